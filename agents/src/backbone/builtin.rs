@@ -1,0 +1,1 @@
+//! `polylogue-tiny`: our own small pretrained decoder, embedded in the binary.

@@ -1,0 +1,105 @@
+//! Every backward against central finite differences.
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand::Rng;
+
+use super::*;
+use crate::seed::Seed;
+
+fn random(shape: &[usize], name: &str) -> Tensor {
+    let mut stream = Seed::new(1).child(name).stream();
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| stream.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Compares the gradient of `sum(weights * f(inputs))` with finite differences, for every input.
+fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let inputs: Vec<Tensor> =
+        shapes.iter().enumerate().map(|(i, s)| random(s, &format!("{name}{i}"))).collect();
+    let weigh = |y: Tensor| {
+        let weights = random(y.dims(), &format!("{name} weights"));
+        (y * weights).unwrap().sum_all().unwrap()
+    };
+    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let gradients = weigh(f(&tracked).unwrap()).backward().unwrap();
+    let step = 1e-2_f32;
+    for (i, var) in vars.iter().enumerate() {
+        let analytic =
+            gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let flat = inputs[i].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for j in 0..flat.len() {
+            let at = |offset: f32| {
+                let mut moved = flat.clone();
+                moved[j] += offset;
+                let mut args = inputs.clone();
+                args[i] = Tensor::from_vec(moved, inputs[i].shape(), &Device::Cpu).unwrap();
+                weigh(f(&args).unwrap()).to_scalar::<f32>().unwrap()
+            };
+            let numeric = (at(step) - at(-step)) / (2.0 * step);
+            let difference = (numeric - analytic[j]).abs();
+            assert!(
+                difference < 2e-3 * (1.0 + numeric.abs()),
+                "{name}: input {i}[{j}]: analytic {} numeric {numeric}",
+                analytic[j]
+            );
+        }
+    }
+}
+
+#[test]
+fn linear_gradient() {
+    check("linear", &[&[2, 3, 4], &[5, 4]], |x| linear(&x[0], &x[1]));
+}
+
+#[test]
+fn rms_norm_gradient() {
+    check("rms", &[&[2, 3, 4], &[4]], |x| rms_norm(&x[0], &x[1], 1e-5));
+}
+
+#[test]
+fn rotary_gradient() {
+    let angles = random(&[3, 2], "angles");
+    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    check("rotary", &[&[2, 2, 3, 4]], |x| rotary(&x[0], &cos, &sin));
+}
+
+#[test]
+fn grouped_attention_gradient() {
+    let hidden = f32::NEG_INFINITY;
+    let mask =
+        Tensor::new(&[[0f32, hidden, hidden], [0., 0., hidden], [0., 0., 0.]], &Device::Cpu).unwrap();
+    check("attention", &[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]], |x| {
+        attention(&x[0], &x[1], &x[2], Some(&mask))
+    });
+}
+
+#[test]
+fn swiglu_gradient() {
+    check("swiglu", &[&[3, 4], &[3, 4]], |x| swiglu(&x[0], &x[1]));
+}
+
+#[test]
+fn negative_log_likelihood_gradient() {
+    let targets = Tensor::new(&[2u32, 0, 4], &Device::Cpu).unwrap();
+    check("nll", &[&[3, 5]], |x| negative_log_likelihood(&x[0], &targets));
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient() {
+    let x = Var::from_tensor(&random(&[3, 4], "x")).unwrap();
+    let w = random(&[5, 4], "w");
+    let gradients = linear(x.as_tensor(), &w).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(gradients.get(&w).is_none());
+    assert!(gradients.get(x.as_tensor()).is_some());
+}
+
+#[test]
+fn values_equal_the_unfused_operations() {
+    let (x, w) = (random(&[2, 3, 4], "x"), random(&[4], "w"));
+    let fused = rms_norm(&x, &w, 1e-5).unwrap();
+    let slow = candle_nn::ops::rms_norm_slow(&x, &w, 1e-5).unwrap();
+    let difference = (fused - slow).unwrap().abs().unwrap().max_all().unwrap();
+    assert!(difference.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap() < 1e-6);
+}

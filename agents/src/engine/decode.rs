@@ -1,0 +1,190 @@
+//! One batch through the network: every row of it, whoever it belongs to, in the same forward passes.
+//!
+//! Rows that want a class need one pass; rows that want a text go on, one token a pass, until each has
+//! ended. A row's draws come from its own stream and never depend on the other rows.
+
+use candle_core::{DType, Tensor};
+
+use crate::adapter::Adapter;
+use crate::adapter::head::features;
+use crate::backbone::{Backbone, KvCache, Rows, Tokens};
+use crate::error::{ModelError, Result};
+use crate::sampler::{pick, softmax};
+use crate::seed::{Seed, Stream};
+
+/// What a row wants to know.
+#[derive(Debug)]
+pub enum Want {
+    /// Probabilities of the adapter's labels.
+    Classes,
+    /// A text.
+    Text {
+        /// Longest text in tokens.
+        max_tokens: usize,
+        /// 0 picks the likeliest token.
+        temperature: f64,
+        /// Tokens that end the text, not part of it.
+        stop: Vec<u32>,
+        /// The row's own random stream.
+        stream: Stream,
+    },
+}
+
+/// A row of a batch.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// The agent's weights; the bare backbone where none.
+    pub adapter: Option<&'a Adapter>,
+    /// The prompt.
+    pub tokens: Vec<u32>,
+    /// What it wants.
+    pub want: Want,
+}
+
+/// What a row got.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Got {
+    /// Probabilities in the order of the adapter's labels.
+    Classes(Vec<f64>),
+    /// The tokens of a text, without the one that ended it.
+    Text(Vec<u32>),
+}
+
+/// Runs a batch; the answers are in the order of the rows.
+///
+/// Rows of one adapter should be neighbours: each run of neighbours shares its matrix products.
+///
+/// # Errors
+/// When a prompt is empty or too long, or a class is asked of an adapter without a head.
+pub fn run(backbone: &Backbone, rows: &mut [Row<'_>]) -> Result<Vec<Got>> {
+    let decoder = &backbone.decoder;
+    let device = decoder.device();
+    let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
+    if prompts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tokens = Tokens::pack(&prompts, device)?;
+    let mut cache = KvCache::default();
+    let groups = group(rows.iter().map(|row| row.adapter));
+    let hidden = decoder.hidden(&tokens, &groups, Some(&mut cache))?;
+    let mut got: Vec<Got> = Vec::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        got.push(match row.want {
+            Want::Classes => {
+                let own = hidden.narrow(0, index, 1)?;
+                Got::Classes(classes(row.adapter, &own, tokens.padding()[index])?)
+            }
+            Want::Text { .. } => Got::Text(Vec::new()),
+        });
+    }
+    let writing: Vec<usize> =
+        (0..rows.len()).filter(|&i| matches!(rows[i].want, Want::Text { .. })).collect();
+    let last = hidden.narrow(1, tokens.width() - 1, 1)?.squeeze(1)?;
+    write(backbone, rows, writing, tokens.padding(), last, cache, &mut got)?;
+    Ok(got)
+}
+
+fn classes(adapter: Option<&Adapter>, hidden: &Tensor, padding: usize) -> Result<Vec<f64>> {
+    let head = adapter.and_then(Adapter::head).ok_or_else(|| {
+        ModelError::Examples("a class was asked of an agent without a classifier".to_owned())
+    })?;
+    let logits = head.logits(&features(hidden, &[padding])?)?;
+    Ok(softmax(&logits.squeeze(0)?.to_vec1::<f32>()?))
+}
+
+/// Goes on with the rows `writing`, whose last hidden states are rows of `last`, until all have ended.
+fn write(
+    backbone: &Backbone,
+    rows: &mut [Row<'_>],
+    mut writing: Vec<usize>,
+    padding: &[usize],
+    last: Tensor,
+    mut cache: KvCache,
+    got: &mut [Got],
+) -> Result<()> {
+    let decoder = &backbone.decoder;
+    let device = decoder.device();
+    let mut kept: Vec<u32> = writing.iter().map(|&i| i as u32).collect();
+    let mut last = last;
+    let mut compact = kept.len() < rows.len();
+    while !writing.is_empty() {
+        if compact {
+            let index = Tensor::new(kept.as_slice(), device)?;
+            last = last.index_select(&index, 0)?;
+            cache.keep(&index)?;
+        }
+        let logits = decoder.logits(&last)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let full = cache.tokens() + 1 >= decoder.config().max_position_embeddings;
+        let mut next = Vec::with_capacity(writing.len());
+        let mut staying = Vec::with_capacity(writing.len());
+        kept = Vec::with_capacity(writing.len());
+        for (place, (&index, logits)) in writing.iter().zip(&logits).enumerate() {
+            let Want::Text { max_tokens, temperature, stop, stream } = &mut rows[index].want else {
+                continue;
+            };
+            let token = pick(logits, *temperature, stream);
+            let Got::Text(text) = &mut got[index] else { continue };
+            if stop.contains(&token) {
+                continue;
+            }
+            text.push(token);
+            if text.len() < *max_tokens && !full {
+                next.push(token);
+                staying.push(index);
+                kept.push(place as u32);
+            }
+        }
+        compact = staying.len() < writing.len();
+        writing = staying;
+        if writing.is_empty() {
+            break;
+        }
+        if compact {
+            let index = Tensor::new(kept.as_slice(), device)?;
+            cache.keep(&index)?;
+            compact = false;
+        }
+        let pads = writing.iter().map(|&i| padding[i]).collect();
+        let tokens = Tokens::next(&next, pads, device)?;
+        let groups = group(writing.iter().map(|&i| rows[i].adapter));
+        last = decoder.hidden(&tokens, &groups, Some(&mut cache))?.squeeze(1)?;
+    }
+    Ok(())
+}
+
+/// Neighbours of one adapter as one group.
+pub(crate) fn group<'a>(adapters: impl Iterator<Item = Option<&'a Adapter>>) -> Vec<Rows<'a>> {
+    let mut groups: Vec<Rows<'a>> = Vec::new();
+    for adapter in adapters {
+        match groups.last_mut() {
+            Some(last)
+                if last.adapter.map(std::ptr::from_ref) == adapter.map(std::ptr::from_ref) =>
+            {
+                last.count += 1;
+            }
+            _ => groups.push(Rows { adapter, count: 1 }),
+        }
+    }
+    groups
+}
+
+/// What the bare backbone makes of a prompt, greedily.
+///
+/// # Errors
+/// When the prompt is too long.
+pub fn complete(backbone: &Backbone, prompt: &str, max_tokens: usize) -> Result<String> {
+    let tokenizer = &backbone.tokenizer;
+    let mut tokens: Vec<u32> = tokenizer.begin().into_iter().collect();
+    tokens.extend(tokenizer.encode(prompt)?);
+    let want = Want::Text {
+        max_tokens,
+        temperature: 0.0,
+        stop: tokenizer.end().into_iter().collect(),
+        stream: Seed::new(0).stream(),
+    };
+    let mut rows = [Row { adapter: None, tokens, want }];
+    match run(backbone, &mut rows)?.pop() {
+        Some(Got::Text(text)) => tokenizer.decode(&text),
+        _ => Ok(String::new()),
+    }
+}

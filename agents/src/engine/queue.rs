@@ -1,0 +1,147 @@
+//! What the engine can be asked, and how the answer finds its way back.
+//!
+//! The queue is bounded; who finds it full is told so at once and never waits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::decode::{Got, Want};
+use super::train::Advance;
+use crate::adapter::Adapter;
+use crate::backbone::Backbone;
+use crate::error::{ModelError, Result};
+use crate::learning::job::JobSpec;
+use crate::name::AgentName;
+
+/// Requests that may wait: far more than a tick of the largest society asks for.
+const BOUND: usize = 65_536;
+
+/// Identifies a request within a tick: who asks, in which episode.
+pub type Key = (AgentName, u64);
+
+/// Takes one answer; an engine that ends without giving one answers with an error.
+pub struct Answer<T: Send + 'static>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
+
+impl<T: Send> Answer<T> {
+    /// Calls `receive` with the answer, on the engine's thread: it must not block.
+    pub fn new(receive: impl FnOnce(Result<T>) + Send + 'static) -> Self {
+        Self(Some(Box::new(receive)))
+    }
+
+    pub(crate) fn send(mut self, answer: Result<T>) {
+        if let Some(receive) = self.0.take() {
+            receive(answer);
+        }
+    }
+}
+
+impl<T: Send> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Some(receive) = self.0.take() {
+            receive(Err(ModelError::EngineStopped));
+        }
+    }
+}
+
+impl<T: Send> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// A wish for a class or a text.
+#[derive(Debug)]
+pub struct Request {
+    /// Who asks, in which episode.
+    pub key: Key,
+    /// The network.
+    pub backbone: Arc<Backbone>,
+    /// The agent's own weights.
+    pub adapter: Arc<Adapter>,
+    /// The prompt.
+    pub tokens: Vec<u32>,
+    /// What is wanted.
+    pub want: Want,
+    /// Where the answer goes.
+    pub answer: Answer<Got>,
+}
+
+/// Everything the engine understands.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Infer(Request),
+    Expect(Vec<Key>),
+    Start {
+        job: u64,
+        backbone: Arc<Backbone>,
+        adapter: Arc<Adapter>,
+        spec: JobSpec,
+        answer: Answer<()>,
+    },
+    Advance {
+        job: u64,
+        steps: usize,
+        answer: Answer<Advance>,
+    },
+    Stop,
+}
+
+/// Sends requests to an engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EngineHandle(SyncSender<Command>);
+
+pub(crate) fn channel() -> (EngineHandle, Receiver<Command>) {
+    let (sender, receiver) = sync_channel(BOUND);
+    (EngineHandle(sender), receiver)
+}
+
+impl EngineHandle {
+    /// Asks for a class or a text.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn infer(&self, request: Request) -> Result<()> {
+        self.send(Command::Infer(request))
+    }
+
+    /// Announces requests: they run as one batch once all of them are there.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn expect(&self, keys: Vec<Key>) -> Result<()> {
+        self.send(Command::Expect(keys))
+    }
+
+    /// Prepares a fine-tuning job.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn start(
+        &self,
+        job: u64,
+        backbone: Arc<Backbone>,
+        adapter: Arc<Adapter>,
+        spec: JobSpec,
+        answer: Answer<()>,
+    ) -> Result<()> {
+        self.send(Command::Start { job, backbone, adapter, spec, answer })
+    }
+
+    /// Takes up to `steps` steps of a job; the last one brings the new generation.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn advance(&self, job: u64, steps: usize, answer: Answer<Advance>) -> Result<()> {
+        self.send(Command::Advance { job, steps, answer })
+    }
+
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.send(Command::Stop)
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        // A refused command is dropped here, and its answer with it: the sender hears of it twice.
+        self.0.try_send(command).map_err(|_full_or_gone| ModelError::EngineStopped)
+    }
+}

@@ -1,0 +1,93 @@
+//! What can go wrong with models: each error says what was expected, what was found, and where.
+
+use std::path::PathBuf;
+
+/// A failure of loading, running or training a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    // ---- files ----
+    /// A file could not be read or written.
+    #[error("could not open {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path} is not a valid {what}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should have been.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    // ---- weights ----
+    /// A weight is missing from a checkpoint.
+    #[error("weight `{name}` is missing")]
+    MissingWeight {
+        /// The tensor's name in the checkpoint.
+        name: String,
+    },
+    /// A weight has another shape than the configuration says.
+    #[error("weight `{name}` has shape {found:?}, the configuration says {expected:?}")]
+    WeightShape {
+        /// The tensor's name in the checkpoint.
+        name: String,
+        /// The shape according to the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A weight holds a value that is not a number.
+    #[error("weight `{name}` holds values that are not finite")]
+    WeightNotFinite {
+        /// The tensor's name in the checkpoint.
+        name: String,
+    },
+    /// The architecture is not one of ours.
+    #[error("architecture `{found}` is not supported; supported: {supported}")]
+    Architecture {
+        /// What the configuration names.
+        found: String,
+        /// What can be loaded.
+        supported: &'static str,
+    },
+    // ---- use ----
+    /// A text has more tokens than the model can read.
+    #[error("{found} tokens are more than the context of {limit}")]
+    TooLong {
+        /// How many tokens there are.
+        found: usize,
+        /// How many fit.
+        limit: usize,
+    },
+    /// Training data is unusable.
+    #[error("cannot train: {0}")]
+    Examples(String),
+    /// Gradients would be wrong: caught before the first step.
+    #[error("gradient audit failed: {0}")]
+    GradientAudit(String),
+    /// Training left the region of finite numbers.
+    #[error("training diverged at step {step}: {reason}")]
+    Diverged {
+        /// The step whose result was refused.
+        step: usize,
+        /// What was not finite.
+        reason: &'static str,
+    },
+    /// The engine's thread has ended.
+    #[error("the engine has stopped")]
+    EngineStopped,
+    /// Tokenizing failed.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A tensor operation failed.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;

@@ -1,0 +1,10 @@
+//! How agents learn: a job takes an adapter, examples or prompts, and an objective, and makes the next
+//! generation step by step.
+//!
+//! Nothing here knows when to learn (triggers do) or on which thread (the engine does).
+
+pub mod gradient_audit;
+pub mod job;
+pub mod objective;
+pub mod optimizer;
+pub mod schedule;

@@ -1,0 +1,32 @@
+//! What an agent is: a shared pretrained backbone, an adapter of its own, and the ways they learn.
+//!
+//! The only crate that names candle or tokenizers. It knows nothing of actors, scenarios or screens:
+//! `sim` sends it plain requests, and it answers with plain values.
+//!
+//! # Layout
+//! - [`seed`]: every random stream, derived from one run seed
+//! - [`device`]: where tensors live
+//! - [`error`]: what can go wrong, with what was expected and what was found
+//! - [`tokenizer`]: text to tokens and back
+//! - [`prompt`]: how a conversation is written for a model
+//! - [`backbone`]: the pretrained decoder: configuration, weights, forward pass, backward pass
+//! - [`adapter`]: what makes a model an agent's own: LoRA, unfrozen layers, heads; generations
+//! - [`transfer`]: how an agent starts from the backbone: feature-based, parameter-based, frozen layers
+//! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
+//! - [`sampler`]: from logits to tokens
+//! - [`engine`]: the one thread that owns a device and batches all its work
+//! - [`pretrain`]: how `polylogue-tiny` came to be
+//! - [`name`]: names of agents
+pub mod adapter;
+pub mod backbone;
+pub mod device;
+pub mod engine;
+pub mod error;
+pub mod learning;
+pub mod name;
+pub mod pretrain;
+pub mod prompt;
+pub mod sampler;
+pub mod seed;
+pub mod tokenizer;
+pub mod transfer;

@@ -1,0 +1,225 @@
+//! Pretraining a decoder from random weights on a stream of texts: how `polylogue-tiny` came to be.
+//!
+//! Each step's batch is cut into shards that run forward and backward on their own threads; gradients
+//! are added in shard order, so the result does not depend on how many threads there are. The texts come
+//! from the caller: nothing here knows what they are about.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use crate::backbone::decoder::{Decoder, Rows, Tokens};
+use crate::backbone::{DecoderConfig, checkpoint, negative_log_likelihood, random_weights};
+use crate::error::{ModelError, Result};
+use crate::learning::optimizer::{AdamW, Optimizer};
+use crate::learning::schedule::Schedule;
+use crate::seed::Seed;
+use crate::tokenizer::Tokenizer;
+
+/// How much to train, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Tokens to train on.
+    pub tokens: usize,
+    /// Tokens of one training sequence.
+    pub length: usize,
+    /// Sequences of one step.
+    pub sequences: usize,
+    /// Parts of a step that run side by side.
+    pub shards: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Steps of warm-up.
+    pub warm_up: usize,
+    /// Where the initial weights come from.
+    pub seed: Seed,
+}
+
+impl Plan {
+    /// Number of optimiser steps.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.tokens.div_ceil(self.length * self.sequences)
+    }
+}
+
+/// What is known after a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The step, from 1.
+    pub step: usize,
+    /// Mean loss of the step in nats a token.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub rate: f64,
+    /// Norm of the gradient before clipping.
+    pub norm: f64,
+    /// Tokens trained on so far.
+    pub tokens: usize,
+}
+
+/// A decoder in training.
+#[derive(Debug)]
+pub struct Pretraining {
+    config: DecoderConfig,
+    plan: Plan,
+    optimizer: Optimizer,
+    device: Device,
+}
+
+/// Sequences of exactly `length + 1` tokens cut from a stream of texts, each text between the special
+/// tokens that begin and end it.
+#[derive(Debug)]
+pub struct Sequences<'a, I> {
+    texts: I,
+    tokenizer: &'a Tokenizer,
+    length: usize,
+    pending: Vec<u32>,
+}
+
+impl<'a, I: Iterator<Item = String>> Sequences<'a, I> {
+    /// Starts cutting.
+    pub fn new(texts: I, tokenizer: &'a Tokenizer, length: usize) -> Self {
+        Self { texts, tokenizer, length, pending: Vec::new() }
+    }
+}
+
+impl<I: Iterator<Item = String>> Iterator for Sequences<'_, I> {
+    type Item = Result<Vec<u32>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.pending.len() <= self.length {
+            let text = self.texts.next()?;
+            self.pending.extend(self.tokenizer.begin());
+            match self.tokenizer.encode(&text) {
+                Ok(tokens) => self.pending.extend(tokens),
+                Err(error) => return Some(Err(error)),
+            }
+            self.pending.extend(self.tokenizer.end());
+        }
+        // The last token of a sequence is only a target; it is also the first of the next sequence.
+        let sequence = self.pending[..=self.length].to_vec();
+        self.pending.drain(..self.length);
+        Some(Ok(sequence))
+    }
+}
+
+impl Pretraining {
+    /// Starts from random weights.
+    ///
+    /// # Errors
+    /// On a tensor failure only.
+    pub fn new(config: DecoderConfig, plan: Plan, device: Device) -> Result<Self> {
+        let weights = random_weights(&config, plan.seed.child("weights"), &device)?;
+        let numbers = AdamW { beta2: 0.98, weight_decay: 0.05, ..AdamW::default() };
+        let optimizer = Optimizer::new(numbers, weights.iter())?;
+        Ok(Self { config, plan, optimizer, device })
+    }
+
+    /// Trains until the plan is done, reporting after every step.
+    ///
+    /// # Errors
+    /// When the texts end early or training diverges.
+    pub fn run(
+        &mut self,
+        sequences: &mut dyn Iterator<Item = Result<Vec<u32>>>,
+        mut report: impl FnMut(&Self, Progress) -> Result<()>,
+    ) -> Result<()> {
+        let steps = self.plan.steps();
+        let schedule =
+            Schedule { peak: self.plan.learning_rate, warm_up: self.plan.warm_up, steps };
+        for step in 0..steps {
+            let batch = sequences.take(self.plan.sequences).collect::<Result<Vec<_>>>()?;
+            if batch.len() < self.plan.sequences {
+                return Err(ModelError::Examples("the texts ended before the plan".to_owned()));
+            }
+            let (loss, gradients) = self.gradients(&batch)?;
+            if !loss.is_finite() {
+                return Err(ModelError::Diverged { step, reason: "the loss is not finite" });
+            }
+            let rate = schedule.rate(step);
+            let norm = self.optimizer.step(&gradients, rate)?;
+            let tokens = (step + 1) * self.plan.sequences * self.plan.length;
+            report(self, Progress { step: step + 1, loss, rate, norm, tokens })?;
+        }
+        Ok(())
+    }
+
+    fn gradients(&self, batch: &[Vec<u32>]) -> Result<(f64, BTreeMap<String, Tensor>)> {
+        let tracked = self.optimizer.tracked();
+        let decoder = Decoder::assemble(self.config.clone(), &tracked, &self.device)?;
+        let size = batch.len().div_ceil(self.plan.shards);
+        let share = 1.0 / (batch.len() * self.plan.length) as f64;
+        let shards: Vec<Result<(f64, BTreeMap<String, Tensor>)>> = batch
+            .par_chunks(size)
+            .map(|rows| {
+                let loss = (total_loss(&decoder, rows)? * share)?;
+                let store = loss.backward()?;
+                let gradients = tracked
+                    .iter()
+                    .filter_map(|(name, tensor)| Some((name.clone(), store.get(tensor)?.detach())))
+                    .collect();
+                Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
+            })
+            .collect();
+        let mut total = 0.0;
+        let mut sum: BTreeMap<String, Tensor> = BTreeMap::new();
+        for shard in shards {
+            let (loss, gradients) = shard?;
+            total += loss;
+            for (name, gradient) in gradients {
+                let added = match sum.get(&name) {
+                    Some(before) => (before + gradient)?,
+                    None => gradient,
+                };
+                sum.insert(name, added);
+            }
+        }
+        Ok((total, sum))
+    }
+
+    /// Mean loss in nats a token on sequences that are not trained on.
+    ///
+    /// # Errors
+    /// On a tensor failure only.
+    pub fn evaluate(&self, sequences: &[Vec<u32>]) -> Result<f64> {
+        let decoder =
+            Decoder::assemble(self.config.clone(), &self.optimizer.values()?, &self.device)?;
+        let losses: Vec<Result<f64>> = sequences
+            .par_chunks(16)
+            .map(|rows| Ok(f64::from(total_loss(&decoder, rows)?.to_scalar::<f32>()?)))
+            .collect();
+        let tokens: usize = sequences.iter().map(|row| row.len() - 1).sum();
+        Ok(losses.into_iter().sum::<Result<f64>>()? / tokens as f64)
+    }
+
+    /// Writes `config.json`, `model.safetensors` (f16) and `tokenizer.json` into `directory`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, tokenizer: &Tokenizer, directory: &Path) -> Result<()> {
+        let fail = |source| ModelError::File { path: directory.into(), source };
+        std::fs::create_dir_all(directory).map_err(fail)?;
+        let path = directory.join("model.safetensors");
+        checkpoint::write(&self.optimizer.values()?, DType::F16, &path)?;
+        let config = serde_json::to_string_pretty(&self.config)
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        std::fs::write(directory.join("config.json"), config + "\n").map_err(fail)?;
+        std::fs::write(directory.join("tokenizer.json"), tokenizer.to_json()?).map_err(fail)
+    }
+}
+
+/// Summed loss of next-token prediction over rows of `length + 1` tokens.
+fn total_loss(decoder: &Decoder, rows: &[Vec<u32>]) -> Result<Tensor> {
+    let inputs: Vec<Vec<u32>> = rows.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
+    let targets: Vec<u32> = rows.iter().flat_map(|row| row[1..].iter().copied()).collect();
+    let device = decoder.device();
+    let tokens = Tokens::pack(&inputs, device)?;
+    let hidden = decoder.hidden(&tokens, &[Rows { adapter: None, count: rows.len() }], None)?;
+    let width = decoder.config().hidden_size;
+    let logits = decoder.logits(&hidden.reshape((targets.len(), width))?)?;
+    let targets = Tensor::new(targets, device)?;
+    Ok(negative_log_likelihood(&logits, &targets)?.sum_all()?)
+}

@@ -1,0 +1,125 @@
+//! Text to tokens and back, and the training of our own byte-level BPE vocabulary.
+//!
+//! A thin layer over the `tokenizers` crate: it knows the special tokens and never pads or truncates.
+
+use std::path::Path;
+
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+use crate::error::{ModelError, Result};
+
+/// Begins every text.
+pub const BEGIN: &str = "<|begin|>";
+/// Ends every text.
+pub const END: &str = "<|end|>";
+
+/// A tokenizer with the identities of its special tokens.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    begin: Option<u32>,
+    end: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file is missing or not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let bytes =
+            std::fs::read(path).map_err(|source| ModelError::File { path: path.into(), source })?;
+        Self::from_bytes(&bytes).map_err(|e| ModelError::Malformed {
+            path: path.into(),
+            what: "tokenizer",
+            reason: e.to_string(),
+        })
+    }
+
+    /// Reads the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the bytes are not a tokenizer.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(refusal)?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(refusal)?;
+        let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
+        let begin = find(&[BEGIN, "<s>", "<|begin_of_text|>", "<|im_start|>"]);
+        let end = find(&[END, "</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"]);
+        Ok(Self { inner, begin, end })
+    }
+
+    /// Trains a byte-level BPE vocabulary of `size` tokens on `texts`.
+    ///
+    /// # Errors
+    /// When the trainer refuses the texts.
+    pub fn train(texts: impl Iterator<Item = String> + Send, size: usize) -> Result<Self> {
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(size)
+            .min_frequency(2)
+            .show_progress(false)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(vec![AddedToken::from(BEGIN, true), AddedToken::from(END, true)])
+            .build();
+        let mut inner = TokenizerBuilder::default()
+            .with_model(BPE::default())
+            .with_normalizer(None::<tokenizers::NormalizerWrapper>)
+            .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
+            .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
+            .with_decoder(Some(ByteLevel::default()))
+            .build()
+            .map_err(refusal)?;
+        inner.train(&mut trainer, texts).map_err(refusal)?;
+        let json = inner.to_string(false).map_err(refusal)?;
+        Self::from_bytes(json.as_bytes())
+    }
+
+    /// The tokens of a text, without special tokens.
+    ///
+    /// # Errors
+    /// When the text holds what the vocabulary cannot express.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, false).map_err(refusal)?.get_ids().to_vec())
+    }
+
+    /// The text of tokens; special tokens are left out.
+    ///
+    /// # Errors
+    /// When a token is not in the vocabulary.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.inner.decode(tokens, true).map_err(refusal)
+    }
+
+    /// The token that begins a text, where the vocabulary has one.
+    #[must_use]
+    pub fn begin(&self) -> Option<u32> {
+        self.begin
+    }
+
+    /// The token that ends a text, where the vocabulary has one.
+    #[must_use]
+    pub fn end(&self) -> Option<u32> {
+        self.end
+    }
+
+    /// The number of tokens in the vocabulary, special ones included.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(refusal)
+    }
+}
+
+fn refusal(error: tokenizers::Error) -> ModelError {
+    ModelError::Tokenizer(error.to_string())
+}

@@ -1,0 +1,275 @@
+//! Everything that anyone can observe of a run, in the past tense, in one closed enum.
+//!
+//! The conductor is the only writer: it numbers events in one order. Screens, recorder, metrics and tests
+//! see nothing else. Wall-clock times are not in here: they would make two equal runs differ.
+
+use std::collections::BTreeMap;
+
+use agents::adapter::Generation;
+use agents::name::AgentName;
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the run, from 0, without gaps.
+    pub seq: u64,
+    /// Virtual time.
+    pub tick: u64,
+    /// What happened.
+    #[serde(rename = "event")]
+    pub kind: EventKind,
+}
+
+/// The parts of a run, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Each agent gets its first own weights from a few examples.
+    Transfer,
+    /// The society plays the holdout; nothing is learned from it.
+    Before,
+    /// The society plays, and learns on its triggers.
+    Play,
+    /// The holdout again.
+    After,
+}
+
+impl Phase {
+    /// A word for people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Transfer => "transfer",
+            Self::Before => "holdout before",
+            Self::Play => "play",
+            Self::After => "holdout after",
+        }
+    }
+}
+
+/// What is known of an agent from the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentCard {
+    /// Its name.
+    pub name: AgentName,
+    /// How it was transferred: `feature`, `lora` or `head`.
+    pub transfer: String,
+    /// Its backbone's name in the scenario.
+    pub backbone: String,
+    /// How many numbers it trains.
+    pub trainable: usize,
+}
+
+/// What an agent said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// A class and how sure the agent is, from 0 to 1.
+    Label {
+        /// The class.
+        label: String,
+        /// Probability of the class.
+        confidence: f64,
+    },
+    /// A text.
+    Text {
+        /// The words, untrusted.
+        text: String,
+    },
+    /// A probability that the query is resolved.
+    Verdict {
+        /// From 0 to 1.
+        resolved: f64,
+    },
+}
+
+/// Scores of a pass over the holdout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Number of queries.
+    pub items: usize,
+    /// Share of queries whose intent was recognised.
+    pub intent_accuracy: f64,
+    /// Share of replies that resolve their query.
+    pub resolved_rate: f64,
+    /// Area under the evaluator's ROC curve on pairs of a right and a wrong reply to each query.
+    pub evaluator_auc: f64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The run began.
+    RunStarted {
+        /// The scenario's name.
+        scenario: String,
+        /// The seed all randomness comes from.
+        seed: u64,
+        /// Training episodes to play.
+        episodes: u64,
+        /// The protocol's name.
+        protocol: String,
+        /// The society, in speaking order.
+        agents: Vec<AgentCard>,
+    },
+    /// A part of the run began.
+    PhaseStarted {
+        /// Which part.
+        phase: Phase,
+        /// Steps or episodes it will take.
+        length: u64,
+    },
+    /// An agent received its first own weights.
+    TransferFinished {
+        /// Who.
+        agent: AgentName,
+        /// Number of examples.
+        examples: usize,
+        /// Optimiser steps.
+        steps: usize,
+        /// Loss of the first step.
+        loss_before: f64,
+        /// Loss of the last step.
+        loss_after: f64,
+    },
+    /// A task instance began.
+    EpisodeStarted {
+        /// Number of the episode within the run.
+        episode: u64,
+        /// Index of the query in its data set.
+        item: usize,
+        /// The query, untrusted.
+        query: String,
+    },
+    /// A message crossed the channel.
+    MessageDelivered {
+        /// The episode it belongs to.
+        episode: u64,
+        /// The sender's turn within the episode, from 0.
+        turn: u32,
+        /// Who said it.
+        from: AgentName,
+        /// Who hears it; none for the last in the order.
+        to: Option<AgentName>,
+        /// The version of the sender's weights.
+        generation: Generation,
+        /// What was said, as delivered.
+        said: Said,
+        /// Tokens of the message.
+        tokens: usize,
+        /// Tokens that the channel cut off.
+        cut: usize,
+    },
+    /// A task instance ended.
+    EpisodeFinished {
+        /// Number of the episode within the run.
+        episode: u64,
+        /// The right intent.
+        intent: String,
+        /// Whether it was recognised.
+        intent_correct: bool,
+        /// Share of the required contents that the reply has, from 0 to 1.
+        reward: f64,
+        /// Whether all of them are there.
+        resolved: bool,
+        /// The evaluator's probability that they are.
+        verdict: f64,
+    },
+    /// A condition for learning was met.
+    TriggerFired {
+        /// Position of the trigger in the scenario, from 0.
+        trigger: usize,
+        /// `threshold` or `periodic`.
+        rule: String,
+        /// Who shall learn.
+        agent: AgentName,
+        /// The value that the rule looked at.
+        value: f64,
+        /// The job it starts; none while the agent is already learning or has nothing to learn from.
+        job: Option<u64>,
+    },
+    /// A fine-tuning job began.
+    TrainingStarted {
+        /// Number of the job.
+        job: u64,
+        /// Who learns.
+        agent: AgentName,
+        /// `supervised` or `grpo`.
+        objective: String,
+        /// Number of examples or prompts.
+        examples: usize,
+        /// Steps it will take.
+        steps: usize,
+        /// The version it starts from.
+        from: Generation,
+    },
+    /// A fine-tuning job took a step.
+    TrainingStepped {
+        /// Number of the job.
+        job: u64,
+        /// Who learns.
+        agent: AgentName,
+        /// The step, from 1.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// Norm of its gradient before clipping.
+        norm: f64,
+        /// Mean reward of sampled replies, for `grpo`.
+        reward: Option<f64>,
+    },
+    /// A new version of an agent's weights came into use.
+    GenerationPublished {
+        /// Whose.
+        agent: AgentName,
+        /// The version.
+        generation: Generation,
+        /// The job that made it.
+        job: u64,
+        /// Digest of the weights.
+        digest: String,
+    },
+    /// A job was thrown away and the old version kept.
+    TrainingRolledBack {
+        /// The job.
+        job: u64,
+        /// Whose.
+        agent: AgentName,
+        /// Why.
+        reason: String,
+    },
+    /// An agent's actor ended unexpectedly.
+    AgentFailed {
+        /// Who.
+        agent: AgentName,
+        /// What was known of the cause.
+        reason: String,
+    },
+    /// An agent's actor was started anew.
+    AgentRestarted {
+        /// Who.
+        agent: AgentName,
+        /// How many times so far.
+        restarts: u32,
+        /// The version of its weights it got back.
+        generation: Generation,
+    },
+    /// The holdout was scored.
+    HoldoutScored {
+        /// Before or after play.
+        phase: Phase,
+        /// The scores.
+        scores: Scores,
+    },
+    /// The run ended by itself or was asked to.
+    RunFinished {
+        /// Episodes played to the end.
+        episodes: u64,
+        /// Whether a person ended it early.
+        stopped: bool,
+        /// The last version of each agent's weights.
+        generations: BTreeMap<AgentName, Generation>,
+    },
+}
