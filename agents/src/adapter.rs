@@ -161,6 +161,17 @@ impl Adapter {
         &self.tensors
     }
 
+    /// How many numbers training changes.
+    #[must_use]
+    pub fn trainable(&self) -> usize {
+        self.trained().map(|(_, tensor)| tensor.elem_count()).sum()
+    }
+
+    /// The tensors that training changes: all but the statistics of features.
+    pub(crate) fn trained(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter().filter(|(name, _)| *name != head::MEAN && *name != head::SCALE)
+    }
+
     /// The classes of a classifier; empty for a text model.
     #[must_use]
     pub fn labels(&self) -> &[String] {

@@ -26,14 +26,23 @@ pub fn reply(tokenizer: &Tokenizer, query: &str, topic: &str) -> Result<Vec<u32>
     tokens(tokenizer, &format!("customer: {query}\ntopic: {}\nagent:", words(topic)))
 }
 
-/// The prompt of an agent that judges an answer.
+/// The prompt of an agent that judges an answer, told what the query is about.
 ///
 /// # Errors
 /// When the text cannot be tokenized.
-pub fn evaluate(tokenizer: &Tokenizer, query: &str, answer: &str) -> Result<Vec<u32>> {
+pub fn evaluate(
+    tokenizer: &Tokenizer,
+    query: &str,
+    topic: &str,
+    answer: &str,
+) -> Result<Vec<u32>> {
     let query = clip(tokenizer, query)?;
     let answer = clip(tokenizer, answer)?;
-    tokens(tokenizer, &format!("customer: {query}\nagent: {answer}\nresolved:"))
+    let topic = words(topic);
+    tokens(
+        tokenizer,
+        &format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:"),
+    )
 }
 
 /// What an agent shall say after a reply prompt, with the token that ends it.

@@ -75,7 +75,8 @@ pub fn verdict_examples(
     let mut examples = Vec::with_capacity(2 * demonstrations.len());
     for demonstration in demonstrations {
         for (reply, label) in [(&demonstration.reply, 1), (&demonstration.wrong, 0)] {
-            let tokens = prompt::evaluate(tokenizer, &demonstration.query, reply)?;
+            let Demonstration { query, topic, .. } = demonstration;
+            let tokens = prompt::evaluate(tokenizer, query, topic, reply)?;
             examples.push(ClassExample { tokens, label });
         }
     }

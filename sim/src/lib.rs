@@ -3,13 +3,41 @@
 //! Names neither candle nor ratatui. Data goes one way: scenario, society, events, watchers.
 //!
 //! # Layout
+//! - [`run`]: all wiring of a run, nothing else
 //! - [`scenario`]: what the user typed, checked, as plain types
+//! - [`task`]: where queries come from and how replies are scored
+//! - [`protocol`]: who speaks when
+//! - [`channel`]: the one place where a message crosses
+//! - [`supervisor`]: the parent of all actors
+//! - [`conductor`]: closes ticks, decides, writes events
+//! - [`agent`]: hears, asks the engine, speaks
+//! - [`training`]: triggers, lessons, the trainer
 //! - [`event`]: everything anyone can observe
+//! - [`recorder`]: the run directory and its log
+//! - [`feed`]: events on their way to screens
+//! - [`summary`]: what a run came to
+//! - [`report`]: several runs side by side
+//! - [`metric`]: numbers from events
+//! - [`control`]: pause and stop
 //! - [`clock`]: wall time, shown and never decided by
 //! - [`corpus`]: the texts of pretraining
 //! - [`pretraining`]: how `polylogue-tiny` is made
+pub mod agent;
+pub mod channel;
 pub mod clock;
+pub mod conductor;
+pub mod control;
 pub mod corpus;
 pub mod event;
+pub mod feed;
+pub mod metric;
 pub mod pretraining;
+pub mod protocol;
+pub mod recorder;
+pub mod report;
+pub mod run;
 pub mod scenario;
+pub mod summary;
+pub mod supervisor;
+pub mod task;
+pub mod training;

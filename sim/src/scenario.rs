@@ -1,10 +1,18 @@
 //! A checked scenario: after validation nobody asks again whether something is valid.
 //!
-//! What the user typed is in [`file`]; the checks are in [`validate`]; the mistakes in [`problem`].
+//! What the user typed is in [`file`]; its form is checked in [`structure`], its meaning in [`validate`]; the
+//! mistakes are in [`problem`]. Only [`load()`] touches the disk.
 
-pub mod file;
+mod file;
+mod load;
+mod overrides;
+mod place;
 pub mod problem;
-pub mod validate;
+mod schema;
+mod structure;
+mod suggestion;
+mod validate;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,10 +20,13 @@ use std::path::PathBuf;
 use agents::adapter::lora::LoraSpec;
 use agents::name::AgentName;
 
+pub use self::load::load;
+pub use self::schema::schema;
+
 /// A society and what it shall do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// The folder's name.
+    /// The folder's name, or the file's where it is not called `scenario.toml`.
     pub name: String,
     /// Exact text of the scenario file, for the run directory.
     pub source: String,

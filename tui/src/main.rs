@@ -1,19 +1,36 @@
 //! The command line of Polylogue.
 //!
-//! Parses arguments and hands over; decides nothing about simulations.
+//! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed,
+//! 2 bad scenario, data, model or arguments, 70 a bug of ours.
 
+mod app;
+mod check;
+mod exit_code;
+mod input;
+mod keys;
+mod plain;
 mod pretrain;
+mod report;
+mod run;
+mod state;
+mod summary;
+mod terminal;
+mod untrusted;
+mod view;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A chunk of memory is reused rather than returned to the system and zeroed again: tensors come and go
-/// by the thousand.
+use self::exit_code::Exit;
+
+/// Memory of tensors that come and go by the thousand is reused rather than given back and zeroed again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A laboratory for language models that talk and learn.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "polylogue", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,12 +38,42 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Play a scenario and watch it.
+    Run(run::RunArguments),
+    /// Say whether a scenario can be run, and all that is wrong with it.
+    Check(check::CheckArguments),
+    /// Put finished runs side by side.
+    Report(report::ReportArguments),
     /// Pretrain a backbone from a recipe.
     Pretrain(pretrain::PretrainArguments),
 }
 
-fn main() -> miette::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    one_thread_per_kernel();
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(report) => {
+            summary::complain_about_input(&report);
+            Exit::BadInput.into()
+        }
+    }
+}
+
+/// Elementwise kernels run on the calling thread: candle's own pool spins while it waits and takes the cores
+/// from the matrix products, which is slower by half on small models (see LOG.md). A user's setting wins.
+fn one_thread_per_kernel() {
+    const NAME: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(NAME).is_none() {
+        #[expect(unsafe_code, reason = "candle reads this setting from the environment only")]
+        // SAFETY: the first thing in `main`; no other thread exists that could read the environment.
+        unsafe {
+            std::env::set_var(NAME, "1");
+        }
     }
 }

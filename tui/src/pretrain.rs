@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use miette::IntoDiagnostic;
 
+use crate::exit_code::Exit;
+
 /// What the command takes.
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArguments {
@@ -20,7 +22,7 @@ pub(crate) struct PretrainArguments {
 
 /// Runs the command.
 #[expect(clippy::print_stdout, reason = "the progress of a command without a screen")]
-pub(crate) fn pretrain(arguments: &PretrainArguments) -> miette::Result<()> {
+pub(crate) fn pretrain(arguments: &PretrainArguments) -> miette::Result<Exit> {
     let report = |line: &str| println!("{line}");
     let card = sim::pretraining::pretrain(
         &arguments.folder,
@@ -35,5 +37,5 @@ pub(crate) fn pretrain(arguments: &PretrainArguments) -> miette::Result<()> {
         card.holdout_perplexity,
         arguments.out.display()
     );
-    Ok(())
+    Ok(Exit::Done)
 }

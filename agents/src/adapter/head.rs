@@ -1,15 +1,17 @@
 //! A classification head: a linear layer over the features of a text, with a label for each output.
 //!
-//! Features are the final hidden state of the last token and the mean over all tokens, side by side,
-//! brought to zero mean and unit spread by statistics of the examples the head was first trained on.
+//! Features are the last token's final hidden state and the mean over all tokens of the embeddings and of
+//! every layer, side by side: lower layers keep the words, upper ones what they amount to (Peters et al.
+//! 2019, arXiv 1903.05987). They are brought to zero mean and unit spread by statistics of the examples that
+//! the head was first trained on.
 
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::backbone::decoder::find;
-use crate::backbone::{DecoderConfig, linear, normal};
-use crate::error::Result;
+use crate::backbone::{Decoder, DecoderConfig, Rows, linear, normal};
+use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
 /// Name of the weights, as PEFT names a sequence classifier's.
@@ -41,7 +43,7 @@ impl Head {
         })
     }
 
-    /// Logits `[rows, labels]` of features `[rows, 2 * hidden]`.
+    /// Logits `[rows, labels]` of features `[rows, width]`.
     ///
     /// # Errors
     /// On a tensor failure only.
@@ -58,7 +60,7 @@ pub(crate) fn initial(
     seed: Seed,
     device: &Device,
 ) -> Result<Vec<(String, Tensor)>> {
-    let width = 2 * config.hidden_size;
+    let width = width(config);
     Ok(vec![
         (WEIGHT.to_owned(), normal(&[labels, width], 0.01, seed.child(WEIGHT), device)?),
         (BIAS.to_owned(), Tensor::zeros(labels, DType::F32, device)?),
@@ -78,20 +80,39 @@ pub fn statistics(features: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((mean, spread.recip()?))
 }
 
-/// Features `[rows, 2 * hidden]` of finished hidden states `[rows, tokens, hidden]` whose rows begin
-/// after `padding` columns.
+/// Features `[rows, width]` of the residual stream `states` of a batch, as [`Decoder::states`] gives it.
 ///
 /// # Errors
 /// On a tensor failure only.
-pub fn features(hidden: &Tensor, padding: &[usize]) -> Result<Tensor> {
-    let (rows, tokens, _) = hidden.dims3()?;
-    let last = hidden.narrow(1, tokens - 1, 1)?.squeeze(1)?;
-    let mut weights = Vec::with_capacity(rows * tokens);
+pub fn features(
+    decoder: &Decoder,
+    states: &[Tensor],
+    rows: &[Rows<'_>],
+    padding: &[usize],
+) -> Result<Tensor> {
+    let Some(top) = states.last() else {
+        return Err(ModelError::Examples("there are no hidden states".to_owned()));
+    };
+    let (count, tokens, _) = top.dims3()?;
+    let mut weights = Vec::with_capacity(count * tokens);
     for &pad in padding {
         let share = 1.0 / (tokens - pad) as f32;
         weights.extend((0..tokens).map(|column| if column < pad { 0.0 } else { share }));
     }
-    let weights = Tensor::from_vec(weights, (rows, 1, tokens), hidden.device())?;
-    let mean = weights.matmul(&hidden.contiguous()?)?.squeeze(1)?;
-    Ok(Tensor::cat(&[last, mean], D::Minus1)?)
+    let weights = Tensor::from_vec(weights, (count, 1, tokens), top.device())?;
+    let mut parts = Vec::with_capacity(states.len() + 1);
+    for (place, state) in states.iter().enumerate() {
+        let finished = decoder.finish(state, rows)?.contiguous()?;
+        parts.push(weights.matmul(&finished)?.squeeze(1)?);
+        if place + 1 == states.len() {
+            parts.push(finished.narrow(1, tokens - 1, 1)?.squeeze(1)?);
+        }
+    }
+    Ok(Tensor::cat(&parts, D::Minus1)?)
+}
+
+/// Number of features of a text.
+#[must_use]
+pub fn width(config: &DecoderConfig) -> usize {
+    (config.num_hidden_layers + 2) * config.hidden_size
 }

@@ -1,1 +1,29 @@
 //! `polylogue-tiny`: our own small pretrained decoder, embedded in the binary.
+//!
+//! Made by `polylogue pretrain scenarios/pretrain`; `card.json` beside the weights says from what.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::{Backbone, DecoderConfig, checkpoint};
+use crate::error::Result;
+use crate::tokenizer::Tokenizer;
+
+/// Its name in scenarios.
+pub const NAME: &str = "polylogue-tiny";
+
+const CONFIG: &str = include_str!("../../polylogue-tiny/config.json");
+const TOKENIZER: &[u8] = include_bytes!("../../polylogue-tiny/tokenizer.json");
+const WEIGHTS: &[u8] = include_bytes!("../../polylogue-tiny/model.safetensors");
+
+/// Loads the embedded backbone.
+///
+/// # Errors
+/// On a tensor failure only: the embedded files are tested.
+pub fn polylogue_tiny(device: &Device) -> Result<Backbone> {
+    let path = Path::new(NAME);
+    let config = DecoderConfig::from_json(CONFIG, path)?;
+    let weights = checkpoint::read(WEIGHTS, path, &config, device)?;
+    Backbone::assemble(config, weights, Tokenizer::from_bytes(TOKENIZER)?, device)
+}

@@ -182,6 +182,27 @@ impl Decoder {
         self.finish(&x, rows)
     }
 
+    /// The residual stream at the embeddings and after each layer, `[rows, tokens, hidden]` each. The first
+    /// `frozen` layers run outside the tape.
+    ///
+    /// # Errors
+    /// As [`Decoder::hidden`].
+    pub fn states(
+        &self,
+        tokens: &Tokens,
+        rows: &[Rows<'_>],
+        mut cache: Option<&mut KvCache>,
+        frozen: usize,
+    ) -> Result<Vec<Tensor>> {
+        let mut states = vec![self.embed(tokens)?];
+        for layer in 0..self.layers.len() {
+            let x = states[layer].clone();
+            let x = self.partial(x, tokens, rows, layer..layer + 1, cache.as_deref_mut())?;
+            states.push(if layer < frozen { x.detach() } else { x });
+        }
+        Ok(states)
+    }
+
     /// The embeddings of tokens, `[rows, tokens, hidden]`.
     ///
     /// # Errors
@@ -204,7 +225,8 @@ impl Decoder {
         layers: std::ops::Range<usize>,
         mut cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let seen = cache.as_ref().map_or(0, |cache| cache.tokens());
+        // A cache grows layer by layer: what this layer has seen is what counts.
+        let seen = cache.as_ref().map_or(0, |cache| cache.seen(layers.start));
         let positions = self.positions(tokens, seen)?;
         for layer in layers {
             x = self.layer(layer, &x, rows, &positions, cache.as_deref_mut())?;
@@ -416,3 +438,6 @@ fn causal_mask(
     }
     Ok(Tensor::from_vec(values, (rows.len(), 1, width, seen + width), device)?)
 }
+
+#[cfg(test)]
+mod tests;

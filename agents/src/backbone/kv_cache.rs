@@ -9,14 +9,18 @@ use candle_core::{Result, Tensor};
 #[derive(Debug, Default)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
-    tokens: usize,
 }
 
 impl KvCache {
-    /// How many tokens have been read.
+    /// How many tokens have been read by every layer.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.tokens
+        self.layers.last().and_then(|(keys, _)| keys.dim(2).ok()).unwrap_or(0)
+    }
+
+    /// How many tokens a layer has read.
+    pub(crate) fn seen(&self, layer: usize) -> usize {
+        self.layers.get(layer).and_then(|(keys, _)| keys.dim(2).ok()).unwrap_or(0)
     }
 
     /// Appends the new keys and values of a layer and returns all of them.
@@ -37,9 +41,6 @@ impl KvCache {
             self.layers[layer] = all.clone();
         } else {
             self.layers.push(all.clone());
-        }
-        if layer == 0 {
-            self.tokens = all.0.dim(2)?;
         }
         Ok(all)
     }

@@ -66,29 +66,33 @@ pub fn run(backbone: &Backbone, rows: &mut [Row<'_>]) -> Result<Vec<Got>> {
     let tokens = Tokens::pack(&prompts, device)?;
     let mut cache = KvCache::default();
     let groups = group(rows.iter().map(|row| row.adapter));
-    let hidden = decoder.hidden(&tokens, &groups, Some(&mut cache))?;
-    let mut got: Vec<Got> = Vec::with_capacity(rows.len());
-    for (index, row) in rows.iter().enumerate() {
-        got.push(match row.want {
-            Want::Classes => {
-                let own = hidden.narrow(0, index, 1)?;
-                Got::Classes(classes(row.adapter, &own, tokens.padding()[index])?)
+    let depth = decoder.config().num_hidden_layers;
+    let states = decoder.states(&tokens, &groups, Some(&mut cache), depth)?;
+    let mut got: Vec<Got> = rows.iter().map(|_| Got::Text(Vec::new())).collect();
+    if rows.iter().any(|row| matches!(row.want, Want::Classes)) {
+        let features = features(decoder, &states, &groups, tokens.padding())?;
+        for (index, row) in rows.iter().enumerate() {
+            if matches!(row.want, Want::Classes) {
+                got[index] = Got::Classes(classes(row.adapter, &features.narrow(0, index, 1)?)?);
             }
-            Want::Text { .. } => Got::Text(Vec::new()),
-        });
+        }
     }
+    let hidden = match states.last() {
+        Some(top) => decoder.finish(&top.narrow(1, tokens.width() - 1, 1)?, &groups)?,
+        None => return Ok(got),
+    };
     let writing: Vec<usize> =
         (0..rows.len()).filter(|&i| matches!(rows[i].want, Want::Text { .. })).collect();
-    let last = hidden.narrow(1, tokens.width() - 1, 1)?.squeeze(1)?;
+    let last = hidden.squeeze(1)?;
     write(backbone, rows, writing, tokens.padding(), last, cache, &mut got)?;
     Ok(got)
 }
 
-fn classes(adapter: Option<&Adapter>, hidden: &Tensor, padding: usize) -> Result<Vec<f64>> {
+fn classes(adapter: Option<&Adapter>, features: &Tensor) -> Result<Vec<f64>> {
     let head = adapter.and_then(Adapter::head).ok_or_else(|| {
         ModelError::Examples("a class was asked of an agent without a classifier".to_owned())
     })?;
-    let logits = head.logits(&features(hidden, &[padding])?)?;
+    let logits = head.logits(features)?;
     Ok(softmax(&logits.squeeze(0)?.to_vec1::<f32>()?))
 }
 

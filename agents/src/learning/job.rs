@@ -120,12 +120,9 @@ impl Job {
                 Objective::Grpo(grpo)
             }
         };
-        let is_fixed = |name: &str| name == MEAN || name == SCALE;
-        let mut fixed: BTreeMap<String, Tensor> = from
-            .tensors()
-            .iter()
-            .filter(|(name, _)| is_fixed(name))
-            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+        let mut fixed: BTreeMap<String, Tensor> = [MEAN, SCALE]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), from.tensors().get(name)?.clone())))
             .collect();
         // The first lesson of a classifier on frozen features also sets their scale.
         if let (Objective::Supervised(lesson), Generation(0)) = (&objective, from.generation())
@@ -135,8 +132,7 @@ impl Job {
             fixed.insert(MEAN.to_owned(), mean);
             fixed.insert(SCALE.to_owned(), scale);
         }
-        let trained = from.tensors().iter().filter(|(name, _)| !is_fixed(name));
-        let optimizer = Optimizer::new(AdamW::default(), trained)?;
+        let optimizer = Optimizer::new(AdamW::default(), from.trained())?;
         let warm_up = (spec.steps / 10).max(1);
         let schedule = Schedule { peak: spec.learning_rate, warm_up, steps: spec.steps };
         let batch = spec.batch;
@@ -237,3 +233,6 @@ impl Job {
         order[start..start + size].to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,178 @@
-//! (being written)
+//! What a user types: the scenario file, field by field, before any check.
+//!
+//! The JSON schema and the walk of [`super::structure`] are made from these types; doc comments become the
+//! schema's descriptions and the advice of error messages. Numbers are signed so that a negative one gets our
+//! message. Nothing here leaves `scenario/`, and nothing here is trusted.
+
+mod agents;
+mod learning;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(super) use self::agents::{AgentFile, BackboneFile, TransferFile};
+pub(super) use self::learning::{FaultFile, TrainFile, TriggerFile, WhenFile};
+use super::place::At;
+
+/// A society of agents and what it shall do.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Polylogue scenario")]
+pub(super) struct ScenarioFile {
+    /// Where all randomness comes from: the same seed, the same run.
+    #[schemars(required, range(min = 0, max = i64::MAX), example = 7)]
+    pub(super) seed: Option<At<i64>>,
+    /// Training episodes to play; an episode is one query and what the agents make of it.
+    #[schemars(required, range(min = 1, max = 10_000_000), example = 400)]
+    pub(super) episodes: Option<At<i64>>,
+    /// Episodes that are played side by side and share batches.
+    #[serde(default = "concurrent_episodes")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub(super) concurrent_episodes: At<i64>,
+    /// Optimiser steps that each training job takes per tick.
+    #[serde(default = "training_steps_per_tick")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub(super) training_steps_per_tick: At<i64>,
+    /// Restarts that one agent may need before the run fails.
+    #[serde(default = "max_restarts")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub(super) max_restarts: At<i64>,
+    /// Pretrained networks by name.
+    #[schemars(required)]
+    pub(super) backbone: Option<BTreeMap<At<String>, BackboneFile>>,
+    /// The agents by name: 1 to 32 of a-z, 0-9, `_` and `-`, starting with a letter.
+    #[schemars(required)]
+    pub(super) agents: Option<At<BTreeMap<At<String>, AgentFile>>>,
+    /// Where queries come from and how replies are scored.
+    #[schemars(required)]
+    pub(super) task: Option<TaskFile>,
+    /// Who speaks when.
+    #[schemars(required)]
+    pub(super) protocol: Option<ProtocolFile>,
+    /// What happens to messages on their way.
+    #[schemars(required)]
+    pub(super) channel: Option<ChannelFile>,
+    /// When agents learn while the society plays, and how.
+    #[serde(default)]
+    pub(super) triggers: Vec<TriggerFile>,
+    /// Crashes that the experiment orders.
+    #[serde(default)]
+    pub(super) faults: Vec<FaultFile>,
+}
+
+impl ScenarioFile {
+    /// The agents with their names, where the file has any.
+    pub(super) fn agents(&self) -> impl Iterator<Item = (&At<String>, &AgentFile)> {
+        self.agents.iter().flat_map(|all| &all.value)
+    }
+
+    /// The agent of a name.
+    pub(super) fn agent(&self, name: &At<String>) -> Option<&AgentFile> {
+        self.agents.as_ref()?.value.get(name)
+    }
+}
+
+fn concurrent_episodes() -> At<i64> {
+    At::untyped(16)
+}
+
+fn training_steps_per_tick() -> At<i64> {
+    At::untyped(2)
+}
+
+fn max_restarts() -> At<i64> {
+    At::untyped(3)
+}
+
+/// Where queries come from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TaskFile {
+    /// Customer queries, each with an intent and contents that a good reply has.
+    Support(SupportFile),
+}
+
+/// Customer queries, each with an intent and contents that a good reply has.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SupportFile {
+    /// File with the queries that are played, below the scenario's folder: `.jsonl` or `.csv`.
+    #[schemars(example = &"travel.jsonl")]
+    pub(super) train: At<String>,
+    /// File with queries that nothing is learned from.
+    #[schemars(example = &"travel-holdout.jsonl")]
+    pub(super) holdout: At<String>,
+    /// At most this many queries of the holdout are used.
+    #[serde(default = "holdout_limit")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) holdout_limit: At<i64>,
+    /// Names of the columns in both files.
+    #[serde(default)]
+    pub(super) columns: ColumnsFile,
+}
+
+fn holdout_limit() -> At<i64> {
+    At::untyped(400)
+}
+
+/// Names of the columns.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ColumnsFile {
+    /// The column of the query.
+    pub(super) text: At<String>,
+    /// The column of its intent.
+    pub(super) intent: At<String>,
+    /// The column of what a reply must contain; without it, the intent's own words.
+    pub(super) must: At<String>,
+    /// The column of a good reply; without it, one is made from the intent's name.
+    pub(super) reply: At<String>,
+}
+
+impl Default for ColumnsFile {
+    fn default() -> Self {
+        let column = |name: &str| At::untyped(name.to_owned());
+        Self {
+            text: column("text"),
+            intent: column("intent"),
+            must: column("must"),
+            reply: column("reply"),
+        }
+    }
+}
+
+/// Who speaks when.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ProtocolFile {
+    /// One after another.
+    Pipeline(PipelineFile),
+}
+
+/// One after another.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PipelineFile {
+    /// Who speaks first, second, third: an intent classifier, a writer, a judge of replies.
+    #[schemars(example = ["understand", "reply", "evaluate"])]
+    pub(super) order: At<Vec<At<String>>>,
+}
+
+/// What happens to messages.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ChannelFile {
+    /// Messages are texts.
+    Text(TextChannelFile),
+}
+
+/// Messages are texts.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TextChannelFile {
+    /// Longest message in tokens; the rest is cut off.
+    #[schemars(range(min = 1, max = 4096), example = 48)]
+    pub(super) max_tokens: At<i64>,
+}

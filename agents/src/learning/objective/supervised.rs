@@ -70,7 +70,7 @@ impl Supervised {
         }
         let features = match (&examples, adapter.spec()) {
             (Examples::Classes(examples), AdapterSpec::Feature { .. }) => {
-                Some(frozen_features(backbone, examples)?)
+                Some(frozen_features(backbone, adapter, examples)?)
             }
             _ => None,
         };
@@ -110,7 +110,7 @@ impl Supervised {
                     }
                     None => {
                         let rows: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
-                        tracked_features(backbone, adapter, &rows)?
+                        batch_features(backbone, adapter, &rows)?
                     }
                 };
                 let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
@@ -125,19 +125,20 @@ impl Supervised {
     }
 }
 
-fn frozen_features(backbone: &Backbone, examples: &[ClassExample]) -> Result<Tensor> {
+fn frozen_features(
+    backbone: &Backbone,
+    adapter: &Adapter,
+    examples: &[ClassExample],
+) -> Result<Tensor> {
     // Rows of similar length share a batch, so little is padding.
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&i| examples[i].tokens.len());
     let mut parts = Vec::new();
     for chunk in order.chunks(FEATURE_BATCH) {
-        let rows: Vec<Vec<u32>> = chunk.iter().map(|&i| examples[i].tokens.clone()).collect();
-        let tokens = Tokens::pack(&rows, backbone.decoder.device())?;
-        let groups = [Rows { adapter: None, count: rows.len() }];
-        let hidden = backbone.decoder.hidden(&tokens, &groups, None)?;
-        parts.push(features(&hidden, tokens.padding())?);
+        let rows: Vec<&ClassExample> = chunk.iter().map(|&i| &examples[i]).collect();
+        parts.push(batch_features(backbone, adapter, &rows)?);
     }
-    let sorted = Tensor::cat(&parts, 0)?;
+    let sorted = Tensor::cat(&parts, 0)?.detach();
     let mut place = vec![0_u32; order.len()];
     for (position, &example) in order.iter().enumerate() {
         place[example] = position as u32;
@@ -145,7 +146,7 @@ fn frozen_features(backbone: &Backbone, examples: &[ClassExample]) -> Result<Ten
     Ok(sorted.index_select(&Tensor::new(place, sorted.device())?, 0)?)
 }
 
-fn tracked_features(
+fn batch_features(
     backbone: &Backbone,
     adapter: &Adapter,
     examples: &[&ClassExample],
@@ -154,9 +155,7 @@ fn tracked_features(
     let rows: Vec<Vec<u32>> = examples.iter().map(|e| e.tokens.clone()).collect();
     let tokens = Tokens::pack(&rows, decoder.device())?;
     let groups = [Rows { adapter: Some(adapter), count: rows.len() }];
-    let depth = decoder.config().num_hidden_layers;
-    let frozen = adapter.frozen_layers(depth).min(depth);
-    let x = decoder.partial(decoder.embed(&tokens)?, &tokens, &groups, 0..frozen, None)?.detach();
-    let x = decoder.partial(x, &tokens, &groups, frozen..depth, None)?;
-    features(&decoder.finish(&x, &groups)?, tokens.padding())
+    let frozen = adapter.frozen_layers(decoder.config().num_hidden_layers);
+    let states = decoder.states(&tokens, &groups, None, frozen)?;
+    features(decoder, &states, &groups, tokens.padding())
 }

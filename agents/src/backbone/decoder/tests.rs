@@ -1,0 +1,172 @@
+//! The decoder against one we did not write, against a genuine model's reference, and against itself.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_transformers::models::llama;
+
+use super::*;
+use crate::adapter::lora::LoraSpec;
+use crate::adapter::{AdapterSpec, Generation};
+use crate::backbone::{Backbone, builtin, random_weights};
+use crate::engine::decode::complete;
+use crate::seed::Seed;
+
+const CONFIG: &str = r#"{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50, "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
+
+fn tiny() -> (DecoderConfig, BTreeMap<String, Tensor>, Decoder) {
+    let config = DecoderConfig::from_json(CONFIG, Path::new("test")).unwrap();
+    let mut weights = random_weights(&config, Seed::new(1), &Device::Cpu).unwrap();
+    // Larger weights than at the start of training, so that differences would show.
+    for tensor in weights.values_mut() {
+        if tensor.rank() == 2 {
+            *tensor = (tensor.clone() * 8.0).unwrap();
+        }
+    }
+    let decoder = Decoder::assemble(config.clone(), &weights, &Device::Cpu).unwrap();
+    (config, weights, decoder)
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+fn logits(decoder: &Decoder, rows: &[Vec<u32>]) -> Tensor {
+    let tokens = Tokens::pack(rows, &Device::Cpu).unwrap();
+    let groups = [Rows { adapter: None, count: rows.len() }];
+    decoder.logits(&decoder.hidden(&tokens, &groups, None).unwrap()).unwrap()
+}
+
+#[test]
+fn logits_equal_candle_transformers() {
+    let (config, weights, decoder) = tiny();
+    let theirs = llama::Config {
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        vocab_size: config.vocab_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.key_value_heads(),
+        use_flash_attn: false,
+        rms_norm_eps: config.rms_norm_eps,
+        rope_theta: config.rope_theta as f32,
+        bos_token_id: None,
+        eos_token_id: None,
+        rope_scaling: None,
+        max_position_embeddings: config.max_position_embeddings,
+        tie_word_embeddings: false,
+    };
+    let map: HashMap<String, Tensor> = weights.into_iter().collect();
+    let builder = candle_nn::VarBuilder::from_tensors(map, DType::F32, &Device::Cpu);
+    let model = llama::Llama::load(builder, &theirs).unwrap();
+    let row = vec![3_u32, 1, 4, 1, 5, 9, 2, 6];
+    let mut cache = llama::Cache::new(false, DType::F32, &theirs, &Device::Cpu).unwrap();
+    let input = Tensor::new(row.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let expected = model.forward(&input, 0, &mut cache).unwrap().squeeze(0).unwrap();
+    let found = logits(&decoder, &[row]).i((0, 7)).unwrap();
+    assert!(largest_difference(&found, &expected) < 1e-4);
+}
+
+#[test]
+fn padding_and_neighbours_change_nothing() {
+    let (_, _, decoder) = tiny();
+    let (short, long) = (vec![7_u32, 8, 9], vec![1_u32, 2, 3, 4, 5, 6]);
+    let alone = logits(&decoder, std::slice::from_ref(&short)).i((0, 2)).unwrap();
+    let together = logits(&decoder, &[short, long]).i((0, 5)).unwrap();
+    assert!(largest_difference(&alone, &together) < 1e-4);
+}
+
+#[test]
+fn reading_in_steps_equals_reading_at_once() {
+    let (_, _, decoder) = tiny();
+    let groups = [Rows { adapter: None, count: 2 }];
+    let rows = [vec![7_u32, 8, 9], vec![1_u32, 2, 3, 4]];
+    let tokens = Tokens::pack(&rows, &Device::Cpu).unwrap();
+    let mut cache = KvCache::default();
+    decoder.states(&tokens, &groups, Some(&mut cache), 2).unwrap();
+    let next = Tokens::next(&[11, 12], tokens.padding().to_vec(), &Device::Cpu).unwrap();
+    let stepped = decoder.hidden(&next, &groups, Some(&mut cache)).unwrap();
+    let whole = Tokens::pack(&[vec![7, 8, 9, 11], vec![1, 2, 3, 4, 12]], &Device::Cpu).unwrap();
+    let at_once = decoder.hidden(&whole, &groups, None).unwrap().narrow(1, 4, 1).unwrap();
+    assert!(largest_difference(&stepped, &at_once) < 1e-4);
+}
+
+#[test]
+fn rows_of_a_mixed_batch_equal_rows_alone() {
+    let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
+    let lora = LoraSpec { rank: 4, alpha: 8.0, targets: vec![Module::Query, Module::Down] };
+    let head = AdapterSpec::Head { freeze_layers: 2, labels: vec!["a".into(), "b".into()] };
+    let adapters: Vec<Adapter> = [AdapterSpec::Lora(lora), head]
+        .into_iter()
+        .map(|spec| {
+            // Every weight moved, so that an adapter that is ignored would show.
+            let fresh = Adapter::initial(spec.clone(), &backbone, Seed::new(2)).unwrap();
+            let moved = fresh
+                .tensors()
+                .iter()
+                .map(|(name, t)| (name.clone(), (t.clone() + 0.05).unwrap()))
+                .collect();
+            Adapter::assemble(spec, Generation(1), moved, &backbone).unwrap()
+        })
+        .collect();
+    let owners = [None, Some(&adapters[0]), Some(&adapters[1])];
+    let row = vec![5_u32, 6, 7, 8];
+    let run = |owners: &[Option<&Adapter>]| {
+        let tokens = Tokens::pack(&vec![row.clone(); owners.len()], &Device::Cpu).unwrap();
+        let groups: Vec<Rows<'_>> =
+            owners.iter().map(|&adapter| Rows { adapter, count: 1 }).collect();
+        backbone.decoder.hidden(&tokens, &groups, None).unwrap()
+    };
+    let mixed = run(&owners);
+    let mut alone = Vec::new();
+    for (index, &owner) in owners.iter().enumerate() {
+        let own = run(&[owner]);
+        assert!(largest_difference(&mixed.narrow(0, index, 1).unwrap(), &own) < 1e-4);
+        alone.push(own);
+    }
+    assert!(largest_difference(&alone[0], &alone[1]) > 1e-2, "LoRA does something");
+    assert!(largest_difference(&alone[0], &alone[2]) > 1e-2, "unfrozen layers do something");
+}
+
+/// Where models that nobody here wrote are kept; tests on them say so when they are absent.
+fn shared_model(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("POLYLOGUE_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/models"),
+        PathBuf::from,
+    );
+    let path = root.join(name);
+    if !path.exists() {
+        println!("skipped: {} is not here (set POLYLOGUE_MODELS)", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn stories260k_gives_its_reference() {
+    let Some(path) = shared_model("stories260k") else { return };
+    let backbone = Backbone::load(&path.join("hf"), &Device::Cpu).unwrap();
+    let text = std::fs::read_to_string(path.join("reference.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids = |key: &str| -> Vec<u32> { serde_json::from_value(reference[key].clone()).unwrap() };
+    let row = ids("prompt_ids");
+    let last = row.len() - 1;
+    let found: Vec<f32> =
+        logits(&backbone.decoder, &[row]).i((0, last)).unwrap().to_vec1().unwrap();
+    let first: Vec<f32> =
+        serde_json::from_value(reference["last_token_logits_first8"].clone()).unwrap();
+    for (found, expected) in found.iter().zip(first) {
+        assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{found} {expected}");
+    }
+    for pair in reference["last_token_top5"].as_array().unwrap() {
+        let (token, expected) = (pair[0].as_u64().unwrap(), pair[1].as_f64().unwrap() as f32);
+        assert!((found[token as usize] - expected).abs() < 1e-3);
+    }
+    let expected = reference["greedy_from_bos_text"].as_str().unwrap();
+    let found = complete(&backbone, "", 230).unwrap();
+    assert!(!found.is_empty() && expected.starts_with(found.trim_start()), "{found}");
+    assert!(found.len() > 500, "{} characters", found.len());
+}

@@ -1,0 +1,182 @@
+//! Jobs on the embedded backbone: each kind of adapter learns, and failures leave nothing behind.
+
+use candle_core::Device;
+
+use super::*;
+use crate::adapter::AdapterSpec;
+use crate::adapter::lora::{LoraSpec, Module};
+use crate::backbone::builtin;
+use crate::engine::decode::{Got, Row, Want, run};
+use crate::learning::objective::grpo::Prompt;
+use crate::learning::objective::supervised::ClassExample;
+use crate::prompt;
+use crate::transfer::{Demonstration, reply_examples};
+
+fn backbone() -> Arc<Backbone> {
+    Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap())
+}
+
+fn adapter(spec: AdapterSpec, backbone: &Backbone) -> Arc<Adapter> {
+    Arc::new(Adapter::initial(spec, backbone, Seed::new(4)).unwrap())
+}
+
+fn lora() -> AdapterSpec {
+    let targets = vec![Module::Query, Module::Value];
+    AdapterSpec::Lora(LoraSpec { rank: 4, alpha: 8.0, targets })
+}
+
+fn classes(backbone: &Backbone) -> Examples {
+    let texts = [("where is my bag", 0), ("my suitcase is lost", 0), ("i want my money back", 1)];
+    let example = |(text, label)| {
+        let tokens = prompt::understand(&backbone.tokenizer, text).unwrap();
+        ClassExample { tokens, label }
+    };
+    Examples::Classes(texts.into_iter().map(example).collect())
+}
+
+fn finish(job: &mut Job) -> Vec<StepReport> {
+    let mut reports = Vec::new();
+    while !job.is_done() {
+        reports.push(job.step().unwrap());
+    }
+    reports
+}
+
+fn spec(lesson: Lesson, steps: usize, learning_rate: f64) -> JobSpec {
+    JobSpec { lesson, steps, batch: 3, learning_rate, seed: Seed::new(1) }
+}
+
+#[test]
+fn classifiers_of_both_kinds_learn() {
+    let backbone = backbone();
+    let labels = || vec!["bag".to_owned(), "money".to_owned()];
+    for kind in [
+        AdapterSpec::Feature { labels: labels() },
+        AdapterSpec::Head { freeze_layers: 3, labels: labels() },
+    ] {
+        let from = adapter(kind, &backbone);
+        let lesson = Lesson::Supervised(classes(&backbone));
+        let mut job =
+            Job::new(Arc::clone(&backbone), Arc::clone(&from), spec(lesson, 30, 3e-3)).unwrap();
+        let reports = finish(&mut job);
+        assert!(reports[29].loss < 0.5 * reports[0].loss, "{:?}", (reports[0], reports[29]));
+        let next = job.finish().unwrap();
+        assert_eq!(next.generation(), Generation(1));
+        assert_ne!(next.digest().unwrap(), from.digest().unwrap(), "the old one is untouched");
+    }
+}
+
+#[test]
+fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
+    let backbone = backbone();
+    let demonstration = Demonstration {
+        query: "my plane is late".to_owned(),
+        intent: 0,
+        topic: "flight_delay".to_owned(),
+        reply: "Sorry for the delay, here is a voucher.".to_owned(),
+        wrong: String::new(),
+    };
+    let examples =
+        reply_examples(&backbone.tokenizer, std::slice::from_ref(&demonstration)).unwrap();
+    let lesson = Lesson::Supervised(Examples::Texts(examples));
+    let from = adapter(lora(), &backbone);
+    let mut job = Job::new(Arc::clone(&backbone), from, spec(lesson, 120, 2e-2)).unwrap();
+    finish(&mut job);
+    let next = job.finish().unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    next.save(directory.path()).unwrap();
+    let loaded = Adapter::load(directory.path(), &backbone).unwrap();
+    assert_eq!(loaded.digest().unwrap(), next.digest().unwrap());
+
+    let tokenizer = &backbone.tokenizer;
+    let want = Want::Text {
+        max_tokens: 30,
+        temperature: 0.0,
+        stop: prompt::stops(tokenizer).unwrap(),
+        stream: Seed::new(0).stream(),
+    };
+    let tokens =
+        prompt::reply(tokenizer, &demonstration.query, &demonstration.topic).unwrap();
+    let mut rows = [Row { adapter: Some(&loaded), tokens, want }];
+    let Got::Text(tokens) = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
+    assert_eq!(tokenizer.decode(&tokens).unwrap().trim(), demonstration.reply);
+}
+
+#[test]
+fn grpo_raises_the_reward_it_is_given() {
+    let backbone = backbone();
+    let tokenizer = &backbone.tokenizer;
+    let prompts = (0..4)
+        .map(|key| Prompt {
+            key,
+            tokens: prompt::reply(tokenizer, "where is my bag", "lost baggage").unwrap(),
+        })
+        .collect();
+    let grpo = Grpo {
+        prompts,
+        group: 8,
+        temperature: 1.0,
+        max_tokens: 16,
+        stop: prompt::stops(tokenizer).unwrap(),
+        // Shorter replies are better: a reward that every group can tell apart.
+        reward: Arc::new(|_, reply| 1.0 - reply.len().min(80) as f64 / 80.0),
+    };
+    let from = adapter(lora(), &backbone);
+    let job = JobSpec {
+        lesson: Lesson::Grpo(grpo),
+        steps: 30,
+        batch: 4,
+        learning_rate: 2e-2,
+        seed: Seed::new(3),
+    };
+    let reports = finish(&mut Job::new(Arc::clone(&backbone), from, job).unwrap());
+    let mean = |part: &[StepReport]| {
+        part.iter().filter_map(|r| r.reward).sum::<f64>() / part.len() as f64
+    };
+    let (early, late) = (mean(&reports[..5]), mean(&reports[25..]));
+    assert!(late > early + 0.1, "{early} {late}");
+}
+
+#[test]
+fn a_job_that_diverges_is_refused_and_names_the_step() {
+    let backbone = backbone();
+    let from = adapter(lora(), &backbone);
+    let examples = Examples::Texts(vec![crate::learning::objective::TextExample {
+        prompt: vec![5, 6],
+        reply: vec![7, 8],
+    }]);
+    let spec = spec(Lesson::Supervised(examples), 50, 1e30);
+    let mut job = Job::new(Arc::clone(&backbone), from, spec).unwrap();
+    let error = (0..50).find_map(|_| job.step().err()).expect("it diverges");
+    assert!(error.to_string().contains("not finite"), "{error}");
+}
+
+#[test]
+fn lessons_that_do_not_suit_are_refused() {
+    let backbone = backbone();
+    let from = adapter(lora(), &backbone);
+    let lesson = Lesson::Supervised(classes(&backbone));
+    let error = Job::new(Arc::clone(&backbone), Arc::clone(&from), spec(lesson, 1, 1e-3));
+    assert!(error.unwrap_err().to_string().contains("labels need an agent that classifies"));
+    let nothing = Lesson::Supervised(Examples::Texts(Vec::new()));
+    let error = Job::new(backbone, from, spec(nothing, 1, 1e-3));
+    assert!(error.unwrap_err().to_string().contains("no examples"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights() {
+    let backbone = backbone();
+    let digest = || {
+        let from = adapter(lora(), &backbone);
+        let examples = Examples::Texts(vec![crate::learning::objective::TextExample {
+            prompt: vec![5, 6],
+            reply: vec![7, 8],
+        }]);
+        let spec = spec(Lesson::Supervised(examples), 5, 1e-2);
+        let mut job = Job::new(Arc::clone(&backbone), from, spec).unwrap();
+        finish(&mut job);
+        job.finish().unwrap().digest().unwrap()
+    };
+    assert_eq!(digest(), digest());
+}

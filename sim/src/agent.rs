@@ -1,0 +1,236 @@
+//! The agent actor: hears what was said, asks the engine, and says what it makes of the answer.
+//!
+//! It never runs a model itself and never waits: the engine's answer comes back as a message. All that it
+//! could lose in a crash (its weights, its open turns) the conductor keeps for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agents::adapter::{Adapter, Generation};
+use agents::backbone::Backbone;
+use agents::engine::decode::{Got, Want};
+use agents::engine::queue::{Answer, EngineHandle, Request};
+use agents::error::Result;
+use agents::name::AgentName;
+use agents::prompt;
+use agents::seed::Seed;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::conductor::ConductorMessage;
+use crate::event::Said;
+use crate::scenario::{FaultKind, Labels, TransferPlan};
+
+/// What an agent does with a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Says what the query is about.
+    Understand,
+    /// Answers it.
+    Reply,
+    /// Says whether the answer resolves it.
+    Evaluate,
+}
+
+impl Role {
+    /// The role that a transfer prepares for.
+    #[must_use]
+    pub fn of(transfer: &TransferPlan) -> Self {
+        match transfer {
+            TransferPlan::Lora(_) => Self::Reply,
+            TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. } => match labels {
+                Labels::Intent => Self::Understand,
+                Labels::Resolved => Self::Evaluate,
+            },
+        }
+    }
+}
+
+/// A turn to speak.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// The episode.
+    pub episode: u64,
+    /// The number of the message within the episode.
+    pub turn: u32,
+    /// The customer's words.
+    pub query: String,
+    /// What was said before, as it was delivered.
+    pub heard: Vec<Said>,
+    /// Take the likeliest words rather than sample.
+    pub greedy: bool,
+    /// A crash that the experiment orders for this turn.
+    pub fault: Option<FaultKind>,
+}
+
+/// What an agent can be told.
+#[derive(Debug)]
+pub enum AgentMessage {
+    /// Say something.
+    Speak(Turn),
+    /// The engine's answer to a turn.
+    Answered {
+        /// The episode.
+        episode: u64,
+        /// The answer.
+        got: Result<Got>,
+    },
+    /// Use these weights from now on.
+    SwapAdapter(Arc<Adapter>),
+}
+
+/// All that an agent is made from; the supervisor makes it anew from the same after a crash.
+#[derive(Clone, Debug)]
+pub struct AgentArguments {
+    /// Its name.
+    pub name: AgentName,
+    /// Its role.
+    pub role: Role,
+    /// The network it shares.
+    pub backbone: Arc<Backbone>,
+    /// Its own weights.
+    pub adapter: Arc<Adapter>,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Longest reply in tokens.
+    pub max_tokens: usize,
+    /// Where its draws come from.
+    pub seed: Seed,
+    /// Who runs the model.
+    pub engine: EngineHandle,
+    /// Who hears what it says.
+    pub conductor: ActorRef<ConductorMessage>,
+}
+
+/// What it knows while it lives.
+#[derive(Debug)]
+pub struct AgentState {
+    arguments: AgentArguments,
+    /// Generations of the weights that open turns were asked under, by episode.
+    open: BTreeMap<u64, Generation>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct Agent;
+
+impl Actor for Agent {
+    type Msg = AgentMessage;
+    type State = AgentState;
+    type Arguments = AgentArguments;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<AgentMessage>,
+        arguments: AgentArguments,
+    ) -> Result<AgentState, ActorProcessingErr> {
+        Ok(AgentState { arguments, open: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<AgentMessage>,
+        message: AgentMessage,
+        state: &mut AgentState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            AgentMessage::Speak(turn) => state.speak(&turn, me)?,
+            AgentMessage::Answered { episode, got } => state.answered(episode, got)?,
+            AgentMessage::SwapAdapter(adapter) => state.arguments.adapter = adapter,
+        }
+        Ok(())
+    }
+}
+
+impl AgentState {
+    fn speak(&mut self, turn: &Turn, me: ActorRef<AgentMessage>) -> Result<(), ActorProcessingErr> {
+        if let Some(FaultKind::Panic) = turn.fault {
+            panic!("a panic that the scenario ordered");
+        }
+        let own = &self.arguments;
+        let episode = turn.episode;
+        self.open.insert(episode, own.adapter.generation());
+        let request = Request {
+            key: (own.name.clone(), episode),
+            backbone: Arc::clone(&own.backbone),
+            adapter: Arc::clone(&own.adapter),
+            tokens: self.prompt(turn)?,
+            want: self.want(turn)?,
+            answer: Answer::new(move |got| {
+                // A dead agent needs no answer: its successor asks again.
+                let _ = me.cast(AgentMessage::Answered { episode, got });
+            }),
+        };
+        own.engine.infer(request)?;
+        Ok(())
+    }
+
+    fn prompt(&self, turn: &Turn) -> Result<Vec<u32>> {
+        let tokenizer = &self.arguments.backbone.tokenizer;
+        let label = turn.heard.iter().rev().find_map(|said| match said {
+            Said::Label { label, .. } => Some(label.as_str()),
+            _ => None,
+        });
+        let text = turn.heard.iter().rev().find_map(|said| match said {
+            Said::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        match self.arguments.role {
+            Role::Understand => prompt::understand(tokenizer, &turn.query),
+            Role::Reply => prompt::reply(tokenizer, &turn.query, label.unwrap_or_default()),
+            Role::Evaluate => prompt::evaluate(
+                tokenizer,
+                &turn.query,
+                label.unwrap_or_default(),
+                text.unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn want(&self, turn: &Turn) -> Result<Want> {
+        let own = &self.arguments;
+        if own.role != Role::Reply {
+            return Ok(Want::Classes);
+        }
+        Ok(Want::Text {
+            max_tokens: own.max_tokens,
+            temperature: if turn.greedy { 0.0 } else { own.temperature },
+            stop: prompt::stops(&own.backbone.tokenizer)?,
+            stream: own.seed.index(turn.episode).index(u64::from(turn.turn)).stream(),
+        })
+    }
+
+    fn answered(&mut self, episode: u64, got: Result<Got>) -> Result<(), ActorProcessingErr> {
+        let Some(generation) = self.open.remove(&episode) else { return Ok(()) };
+        let said = got.and_then(|got| self.said(got)).map_err(|error| error.to_string());
+        let agent = self.arguments.name.clone();
+        let message = ConductorMessage::Replied { agent, episode, generation, said };
+        Ok(self.arguments.conductor.cast(message)?)
+    }
+
+    fn said(&self, got: Got) -> Result<Said> {
+        Ok(match got {
+            Got::Text(tokens) => {
+                let text = self.arguments.backbone.tokenizer.decode(&tokens)?;
+                Said::Text { text: text.trim().to_owned() }
+            }
+            Got::Classes(probabilities) if self.arguments.role == Role::Evaluate => {
+                Said::Verdict { resolved: probabilities.get(1).copied().unwrap_or_default() }
+            }
+            Got::Classes(probabilities) => {
+                let (best, confidence) = likeliest(&probabilities);
+                let label = self.arguments.adapter.labels().get(best).cloned();
+                Said::Label { label: label.unwrap_or_default(), confidence }
+            }
+        })
+    }
+}
+
+fn likeliest(probabilities: &[f64]) -> (usize, f64) {
+    let mut best = (0, 0.0);
+    for (index, &p) in probabilities.iter().enumerate() {
+        if p > best.1 {
+            best = (index, p);
+        }
+    }
+    best
+}

@@ -1,0 +1,65 @@
+//! An episode in progress: one query on its way through the protocol.
+
+use agents::adapter::Generation;
+use agents::name::AgentName;
+
+use crate::event::Said;
+use crate::protocol::Protocol;
+use crate::task::{Item, reward};
+use crate::training::trigger::Outcome;
+
+/// A query and what was said about it so far.
+#[derive(Debug)]
+pub(super) struct Episode {
+    /// Index of the item in its data set.
+    pub(super) item: usize,
+    pub(super) protocol: Box<dyn Protocol>,
+    /// What was delivered, by turn.
+    pub(super) said: Vec<Said>,
+    /// Who is asked to speak, having heard these turns.
+    pub(super) asked: Option<(AgentName, Vec<u32>)>,
+    /// What it answered; taken in when the tick closes.
+    pub(super) answer: Option<(Generation, Said)>,
+}
+
+/// How an episode went.
+#[derive(Debug)]
+pub(super) struct Result {
+    pub(super) topic: String,
+    pub(super) reply: String,
+    pub(super) verdict: f64,
+    pub(super) resolved: bool,
+    pub(super) outcome: Outcome,
+}
+
+impl Episode {
+    pub(super) fn new(item: usize, protocol: Box<dyn Protocol>) -> Self {
+        Self { item, protocol, said: Vec::new(), asked: None, answer: None }
+    }
+
+    /// Scores what was said against the item.
+    pub(super) fn result(&self, item: &Item, intent: &str) -> Result {
+        let mut result = Result {
+            topic: String::new(),
+            reply: String::new(),
+            verdict: 0.0,
+            resolved: false,
+            outcome: Outcome { reward: 0.0, intent_correct: false, verdict_correct: false },
+        };
+        for said in &self.said {
+            match said {
+                Said::Label { label, .. } => result.topic.clone_from(label),
+                Said::Text { text } => result.reply.clone_from(text),
+                Said::Verdict { resolved } => result.verdict = *resolved,
+            }
+        }
+        let reward = reward(item, &result.reply);
+        result.resolved = reward >= 1.0;
+        result.outcome = Outcome {
+            reward,
+            intent_correct: result.topic == intent,
+            verdict_correct: (result.verdict >= 0.5) == result.resolved,
+        };
+        result
+    }
+}

@@ -1,0 +1,188 @@
+//! The learning side of the stage: first lessons, triggers that become jobs, jobs that become generations.
+
+use std::sync::Arc;
+
+use agents::learning::job::JobSpec;
+use agents::name::AgentName;
+
+use super::{Order, Stage};
+use crate::conductor::learner::{Member, Running};
+use crate::event::{EventKind, Phase};
+use crate::protocol;
+use crate::training::examples::LessonContext;
+use crate::training::trainer::{JobReport, NewJob};
+
+/// Steps of each job per tick while nothing else happens.
+const TRANSFER_STEPS: usize = 10;
+
+impl Stage {
+    /// Begins the run: every agent gets its first own weights.
+    pub fn begin(&mut self) -> Vec<Order> {
+        let agents = self.cards();
+        let started = EventKind::RunStarted {
+            scenario: self.scenario.name.clone(),
+            seed: self.scenario.seed,
+            episodes: self.scenario.episodes,
+            protocol: protocol::name(&self.scenario.protocol).to_owned(),
+            agents,
+        };
+        self.emit(started);
+        let names: Vec<AgentName> = self.members.keys().cloned().collect();
+        let mut length = 0;
+        let mut specs = Vec::new();
+        for name in names {
+            let member = &self.members[&name];
+            let seed = self.seed.child("warm-up").child(name.as_str());
+            let shown = self.shown_to(member);
+            match member.warm_up(&self.task.demonstrations(&shown, seed), seed) {
+                Ok(Some(spec)) => {
+                    length = length.max(spec.steps as u64);
+                    specs.push((name, spec));
+                }
+                Ok(None) => {}
+                Err(error) => return vec![Order::Fail(error.to_string())],
+            }
+        }
+        self.emit(EventKind::PhaseStarted { phase: Phase::Transfer, length });
+        for (name, spec) in specs {
+            self.add_job(&name, spec, "warm_up");
+        }
+        if self.begin.is_empty() {
+            return self.enter(Phase::Before);
+        }
+        let begin = std::mem::take(&mut self.begin);
+        vec![Order::Train { begin, steps: TRANSFER_STEPS }]
+    }
+
+    /// The demonstrations an agent sees: the first so many of each intent.
+    fn shown_to(&self, member: &Member) -> Vec<usize> {
+        let per_intent = member.plan.warm_up.examples_per_intent;
+        let mut taken = vec![0_usize; self.task.labels.len()];
+        let keep = |&index: &usize| {
+            let count = &mut taken[self.task.train[index].intent];
+            *count += 1;
+            *count <= per_intent
+        };
+        self.demonstrations.iter().copied().filter(keep).collect()
+    }
+
+    pub(super) fn fire(&mut self, index: usize, value: f64) {
+        let scenario = Arc::clone(&self.scenario);
+        let plan = &scenario.triggers[index];
+        let busy = self.jobs.values().any(|job| job.agent == plan.agent);
+        let member = &self.members[&plan.agent];
+        let lesson = if busy {
+            None
+        } else {
+            let rehearsed = self.shown_to(member);
+            let context = LessonContext {
+                task: &self.task,
+                tokenizer: &member.backbone.tokenizer,
+                max_tokens: scenario.channel.max_tokens,
+                temperature: member.plan.temperature,
+                seed: self.seed.child("job").index(self.next_job),
+                rehearsed: &rehearsed,
+            };
+            // A text that cannot be tokenized would have failed the episode that brought it.
+            self.experiences.lesson(&plan.train, &member.plan.transfer, &context).ok().flatten()
+        };
+        self.emit(EventKind::TriggerFired {
+            trigger: index,
+            rule: self.triggers[index].name().to_owned(),
+            agent: plan.agent.clone(),
+            value,
+            job: lesson.as_ref().map(|_| self.next_job),
+        });
+        if let Some(spec) = lesson {
+            let objective = spec.lesson.name();
+            self.add_job(&plan.agent, spec, objective);
+        }
+    }
+
+    fn add_job(
+        &mut self,
+        agent: &AgentName,
+        spec: JobSpec,
+        objective: &str,
+    ) {
+        let job = self.next_job;
+        self.next_job += 1;
+        let member = &self.members[agent];
+        let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
+        let (examples, steps) = (spec.lesson.len(), spec.steps);
+        let running =
+            Running { agent: agent.clone(), examples, steps, first_loss: None, last_loss: 0.0 };
+        self.emit(EventKind::TrainingStarted {
+            job,
+            agent: agent.clone(),
+            objective: objective.to_owned(),
+            examples,
+            steps,
+            from: adapter.generation(),
+        });
+        self.jobs.insert(job, running);
+        self.begin.push(NewJob { job, backbone, adapter, spec });
+    }
+
+    /// Takes in what the jobs did in this tick, and publishes new weights at its boundary.
+    pub fn trained(&mut self, reports: Vec<JobReport>) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for report in reports {
+            orders.extend(self.job_report(report));
+        }
+        if self.phase == Phase::Transfer {
+            self.tick += 1;
+            if self.jobs.is_empty() {
+                orders.extend(self.enter(Phase::Before));
+            } else {
+                orders.push(Order::Train { begin: Vec::new(), steps: TRANSFER_STEPS });
+            }
+        } else {
+            orders.push(Order::EndTick(self.tick));
+        }
+        orders
+    }
+
+    fn job_report(&mut self, report: JobReport) -> Option<Order> {
+        let JobReport { job, advance } = report;
+        let mut running = self.jobs.get(&job)?.clone();
+        let agent = running.agent.clone();
+        let advance = match advance {
+            Ok(advance) => advance,
+            Err(reason) => {
+                self.jobs.remove(&job);
+                self.emit(EventKind::TrainingRolledBack { job, agent, reason });
+                return None;
+            }
+        };
+        for step in &advance.steps {
+            running.first_loss.get_or_insert(step.loss);
+            running.last_loss = step.loss;
+            self.emit(EventKind::TrainingStepped {
+                job,
+                agent: agent.clone(),
+                step: step.step,
+                loss: step.loss,
+                norm: step.norm,
+                reward: step.reward,
+            });
+        }
+        self.jobs.insert(job, running.clone());
+        let adapter = advance.finished?;
+        self.jobs.remove(&job);
+        if self.phase == Phase::Transfer {
+            self.emit(EventKind::TransferFinished {
+                agent: agent.clone(),
+                examples: running.examples,
+                steps: running.steps,
+                loss_before: running.first_loss.unwrap_or_default(),
+                loss_after: running.last_loss,
+            });
+        }
+        let generation = adapter.generation();
+        let digest = adapter.digest().unwrap_or_default();
+        self.emit(EventKind::GenerationPublished { agent: agent.clone(), generation, job, digest });
+        self.members.get_mut(&agent)?.adapter = Arc::clone(&adapter);
+        Some(Order::Publish { agent, adapter })
+    }
+}

@@ -1,0 +1,60 @@
+//! Events on their way to screens: a bounded channel that would rather lose an event than hold up a run,
+//! and says how many it lost. Recorder, metrics and triggers do not sit behind it: they lose nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::event::Event;
+
+/// Events that may wait for a screen.
+const BOUND: usize = 16_384;
+
+/// The conductor's end.
+#[derive(Clone, Debug, Default)]
+pub struct Feed {
+    sender: Option<mpsc::Sender<Event>>,
+    missed: Arc<AtomicU64>,
+}
+
+/// The screen's end.
+#[derive(Debug)]
+pub struct Watch {
+    /// Events in order; ends when the run has ended.
+    events: mpsc::Receiver<Event>,
+    missed: Arc<AtomicU64>,
+}
+
+/// A feed and its watcher.
+#[must_use]
+pub fn channel() -> (Feed, Watch) {
+    let (sender, events) = mpsc::channel(BOUND);
+    let missed = Arc::new(AtomicU64::new(0));
+    (Feed { sender: Some(sender), missed: Arc::clone(&missed) }, Watch { events, missed })
+}
+
+impl Feed {
+    /// A feed that nobody watches.
+    #[must_use]
+    pub fn unwatched() -> Self {
+        Self::default()
+    }
+
+    /// Shows an event to who watches; counts it as missed where the watcher lags too far.
+    pub fn show(&self, event: &Event) {
+        if let Some(sender) = &self.sender
+            && sender.try_send(event.clone()).is_err()
+        {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Watch {
+    /// The events, and how many were dropped so far because the watcher lagged.
+    #[must_use]
+    pub fn into_parts(self) -> (mpsc::Receiver<Event>, impl Fn() -> u64 + Send + 'static) {
+        (self.events, move || self.missed.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,5 @@
+//! Numbers computed from what happened. Pure; no file, no clock, no model.
+
+pub mod auc;
+pub mod interval;
+pub mod rolling;

@@ -1,0 +1,54 @@
+//! Who speaks when: a protocol is a pure state machine, one for each episode. What was said goes in, the
+//! next steps come out.
+//!
+//! No clock, no actors, no randomness of its own.
+
+pub mod pipeline;
+
+use agents::name::AgentName;
+
+use self::pipeline::Pipeline;
+use crate::event::Said;
+use crate::scenario::ProtocolPlan;
+
+/// What shall happen next in an episode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This agent shall speak, having heard the messages at these turns.
+    Speak {
+        /// Who.
+        agent: AgentName,
+        /// Turns it has heard.
+        heard: Vec<u32>,
+    },
+    /// The episode is over.
+    End,
+}
+
+/// The state of one episode's conversation.
+pub trait Protocol: Send + std::fmt::Debug {
+    /// The first steps.
+    fn begin(&mut self) -> Vec<Step>;
+
+    /// The steps after `agent` said something on turn `turn`.
+    fn heard(&mut self, turn: u32, agent: &AgentName, said: &Said) -> Vec<Step>;
+
+    /// Who hears what `agent` says; none where only the task does.
+    fn listener(&self, agent: &AgentName) -> Option<AgentName>;
+}
+
+/// The protocol of a new episode.
+#[must_use]
+pub fn start(plan: &ProtocolPlan) -> Box<dyn Protocol> {
+    match plan {
+        ProtocolPlan::Pipeline { order } => Box::new(Pipeline::new(order.clone())),
+    }
+}
+
+/// The protocol's name in scenarios.
+#[must_use]
+pub fn name(plan: &ProtocolPlan) -> &'static str {
+    match plan {
+        ProtocolPlan::Pipeline { .. } => "pipeline",
+    }
+}

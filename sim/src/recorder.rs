@@ -1,0 +1,124 @@
+//! The run directory: the append-only event log, which is the truth, and what a researcher needs beside it.
+//!
+//! `events.jsonl` begins with a version header and is the same byte for byte for the same scenario, seed
+//! and binary; wall times stand in `times.jsonl`. Loses nothing: an event that cannot be written fails
+//! the run.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use agents::adapter::Adapter;
+use agents::name::AgentName;
+use serde_json::json;
+
+use crate::clock::Stopwatch;
+use crate::event::Event;
+
+/// Version of the event log: a reader that knows another major version refuses it.
+pub const FORMAT: &str = "polylogue-events/1";
+
+/// Why a run directory cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("could not write {path}: {reason}")]
+pub struct RecordError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What the system said.
+    pub reason: String,
+}
+
+/// Writes a run directory.
+#[derive(Debug)]
+pub struct Recorder {
+    directory: PathBuf,
+    events: BufWriter<File>,
+    times: BufWriter<File>,
+    watch: Stopwatch,
+}
+
+impl Recorder {
+    /// Creates the directory and the logs in it.
+    ///
+    /// # Errors
+    /// When the directory already holds a run, or cannot be written.
+    pub fn create(directory: &Path) -> Result<Self, RecordError> {
+        let events = directory.join("events.jsonl");
+        fs::create_dir_all(directory).map_err(|e| refusal(directory, &e))?;
+        if events.exists() {
+            let reason = "there is a run in it already; choose another --out".to_owned();
+            return Err(RecordError { path: directory.into(), reason });
+        }
+        let open = |path: &Path| File::create(path).map_err(|e| refusal(path, &e));
+        let mut recorder = Self {
+            events: BufWriter::new(open(&events)?),
+            times: BufWriter::new(open(&directory.join("times.jsonl"))?),
+            directory: directory.into(),
+            watch: Stopwatch::start(),
+        };
+        let header = json!({"format": FORMAT}).to_string();
+        writeln!(recorder.events, "{header}").map_err(|e| refusal(&events, &e))?;
+        Ok(recorder)
+    }
+
+    /// Where the run is written.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Appends an event.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
+        let line = serde_json::to_string(event)
+            .map_err(|e| RecordError { path: self.directory.clone(), reason: e.to_string() })?;
+        let result = writeln!(self.events, "{line}");
+        self.check(result, "events.jsonl")
+    }
+
+    /// Ends a tick: all of it is handed to the system, and its wall time noted.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
+        let result = self.events.flush();
+        self.check(result, "events.jsonl")?;
+        let line = json!({"tick": tick, "milliseconds": self.watch.milliseconds()});
+        let result = writeln!(self.times, "{line}").and_then(|()| self.times.flush());
+        self.check(result, "times.jsonl")
+    }
+
+    /// Seconds since the run began.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.watch.seconds()
+    }
+
+    /// Writes a file of the run directory in one go.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), RecordError> {
+        self.check(fs::write(self.directory.join(name), text), name)
+    }
+
+    /// Keeps a generation of an agent's weights under `adapters/AGENT/gN`.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn keep(&self, agent: &AgentName, adapter: &Adapter) -> Result<(), RecordError> {
+        let name = format!("adapters/{agent}/{}", adapter.generation());
+        let path = self.directory.join(&name);
+        adapter.save(&path).map_err(|e| RecordError { path, reason: e.to_string() })
+    }
+
+    fn check(&self, result: io::Result<()>, name: &str) -> Result<(), RecordError> {
+        result.map_err(|e| refusal(&self.directory.join(name), &e))
+    }
+}
+
+fn refusal(path: &Path, error: &io::Error) -> RecordError {
+    RecordError { path: path.into(), reason: error.to_string() }
+}

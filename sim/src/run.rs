@@ -1,0 +1,273 @@
+//! A run from its scenario to its summary: all wiring, nothing else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agents::adapter::{Adapter, AdapterSpec};
+use agents::backbone::{Backbone, builtin};
+use agents::device::DeviceKind;
+use agents::engine::Engine;
+use agents::error::ModelError;
+use agents::name::AgentName;
+use agents::seed::Seed;
+use agents::transfer::VERDICTS;
+use ractor::Actor;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use crate::agent::{AgentArguments, Role};
+use crate::clock;
+use crate::conductor::stage::{Member, Stage};
+use crate::conductor::{ConductError, ConductorArguments};
+use crate::control::Control;
+use crate::feed::Feed;
+use crate::recorder::{FORMAT, RecordError, Recorder};
+use crate::scenario::{BackbonePlan, BackboneSource, Labels, Scenario, TransferPlan};
+use crate::summary::Summary;
+use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
+use crate::task::{Task, TaskError};
+
+/// How a run is asked for, besides its scenario.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The run directory; made from time and scenario under `runs/` where absent.
+    pub out: Option<PathBuf>,
+    /// Which device runs the models.
+    pub device: DeviceKind,
+    /// The command line, for the manifest.
+    pub arguments: Vec<String>,
+}
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What it came to.
+    pub summary: Summary,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// Why a run did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data cannot be used.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A model cannot be used.
+    #[error("backbone `{name}`: {error}")]
+    Backbone {
+        /// Its name in the scenario.
+        name: String,
+        /// Why.
+        error: ModelError,
+    },
+    /// An agent does not fit its backbone.
+    #[error("agent `{agent}`: {reason}")]
+    Agent {
+        /// Which.
+        agent: AgentName,
+        /// Why.
+        reason: String,
+    },
+    /// The run directory cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The society could not go on.
+    #[error(transparent)]
+    Conduct(ConductError),
+    /// The actors ended without a word.
+    #[error("the society ended without a result")]
+    Silence,
+}
+
+impl RunError {
+    /// Whether the cause is what the user gave us rather than what happened then.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Task(_) | Self::Backbone { .. } | Self::Agent { .. } | Self::Record(_) => true,
+            Self::Conduct(_) | Self::Silence => false,
+        }
+    }
+}
+
+/// A run that is ready to begin: everything a user can get wrong was found.
+#[derive(Debug)]
+pub struct Prepared {
+    scenario: Arc<Scenario>,
+    task: Arc<Task>,
+    members: BTreeMap<AgentName, Member>,
+    recorder: Recorder,
+}
+
+/// Loads data and models and creates the run directory.
+///
+/// # Errors
+/// When a file, a model or the run directory cannot be used.
+pub fn prepare(scenario: Scenario, options: &RunOptions) -> Result<Prepared, RunError> {
+    let task = Task::load(&scenario.task)?;
+    let backbones = backbones(&scenario, options.device)?;
+    let members = members(&scenario, &task, &backbones)?;
+    let out = options.out.clone().unwrap_or_else(|| {
+        Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
+    });
+    let recorder = Recorder::create(&out)?;
+    recorder.write("scenario.toml", &scenario.source)?;
+    recorder.write("scenario.resolved.toml", &scenario.resolved)?;
+    let manifest = manifest(&scenario, options);
+    recorder.write("manifest.json", &format!("{manifest:#}\n"))?;
+    Ok(Prepared { scenario: Arc::new(scenario), task: Arc::new(task), members, recorder })
+}
+
+impl Prepared {
+    /// The run directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.recorder.directory()
+    }
+
+    /// Plays the run to its end.
+    ///
+    /// # Errors
+    /// When the society cannot go on or the log cannot be written.
+    pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
+        let watch = clock::Stopwatch::start();
+        let engine = Engine::start()
+            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        let (ending, ended) = oneshot::channel();
+        let agents = recipes(&self.scenario, &self.members, &engine);
+        let stage = Stage::new(self.scenario, self.task, self.members);
+        let recorder = self.recorder;
+        let engine_handle = engine.handle();
+        let conductor =
+            ConductorArguments { stage, recorder, feed, control, engine: engine_handle, ending };
+        let society = SocietyArguments { conductor, agents };
+        let (supervisor, running) = Actor::spawn(None, Supervisor, society)
+            .await
+            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        let result = ended.await;
+        supervisor.stop(None);
+        // The society is told to stop; how its last actor ended changes nothing any more.
+        let _ = running.await;
+        drop(engine);
+        let summary = result.map_err(|_silent| RunError::Silence)?.map_err(RunError::Conduct)?;
+        Ok(Finished { summary, seconds: watch.seconds() })
+    }
+}
+
+fn backbones(
+    scenario: &Scenario,
+    device: DeviceKind,
+) -> Result<BTreeMap<String, Arc<Backbone>>, RunError> {
+    let load = |name: &str, plan: &BackbonePlan| -> Result<Backbone, ModelError> {
+        let device = device.open()?;
+        let backbone = match &plan.source {
+            BackboneSource::Builtin => builtin::polylogue_tiny(&device)?,
+            BackboneSource::Path(path) => Backbone::load(path, &device)?,
+        };
+        if plan.from_scratch {
+            return backbone.from_scratch(Seed::new(scenario.seed).child("backbone").child(name));
+        }
+        Ok(backbone)
+    };
+    scenario
+        .backbones
+        .iter()
+        .map(|(name, plan)| match load(name, plan) {
+            Ok(backbone) => Ok((name.clone(), Arc::new(backbone))),
+            Err(error) => Err(RunError::Backbone { name: name.clone(), error }),
+        })
+        .collect()
+}
+
+fn members(
+    scenario: &Scenario,
+    task: &Task,
+    backbones: &BTreeMap<String, Arc<Backbone>>,
+) -> Result<BTreeMap<AgentName, Member>, RunError> {
+    let seed = Seed::new(scenario.seed).child("adapter");
+    let mut members = BTreeMap::new();
+    for (name, plan) in &scenario.agents {
+        let fail = |reason: String| RunError::Agent { agent: name.clone(), reason };
+        let backbone = backbones
+            .get(&plan.backbone)
+            .cloned()
+            .ok_or_else(|| fail(format!("there is no backbone `{}`", plan.backbone)))?;
+        let labels = |labels: Labels| match labels {
+            Labels::Intent => task.labels.clone(),
+            Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
+        };
+        let spec = match &plan.transfer {
+            TransferPlan::Feature { labels: kind } => AdapterSpec::Feature { labels: labels(*kind) },
+            TransferPlan::Lora(lora) => AdapterSpec::Lora(lora.clone()),
+            TransferPlan::Head { freeze_layers, labels: kind } => {
+                let depth = backbone.decoder.config().num_hidden_layers;
+                if *freeze_layers > depth {
+                    let reason = format!("freeze_layers is {freeze_layers}, the backbone has {depth}");
+                    return Err(fail(reason));
+                }
+                AdapterSpec::Head { freeze_layers: *freeze_layers, labels: labels(*kind) }
+            }
+        };
+        let adapter = Adapter::initial(spec, &backbone, seed.child(name.as_str()))
+            .map_err(|e| fail(e.to_string()))?;
+        let role = Role::of(&plan.transfer);
+        let adapter = Arc::new(adapter);
+        let member = Member { plan: plan.clone(), role, backbone, adapter, restarts: 0 };
+        members.insert(name.clone(), member);
+    }
+    Ok(members)
+}
+
+fn recipes(
+    scenario: &Scenario,
+    members: &BTreeMap<AgentName, Member>,
+    engine: &Engine,
+) -> Vec<Recipe> {
+    let seed = Seed::new(scenario.seed).child("agent");
+    members
+        .iter()
+        .map(|(name, member)| {
+            let name = name.clone();
+            let (role, temperature) = (member.role, member.plan.temperature);
+            let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
+            let (engine, max_tokens) = (engine.handle(), scenario.channel.max_tokens);
+            let seed = seed.child(name.as_str());
+            let recipe: Recipe = Box::new(move |conductor| AgentArguments {
+                name: name.clone(),
+                role,
+                backbone: Arc::clone(&backbone),
+                adapter: Arc::clone(&adapter),
+                temperature,
+                max_tokens,
+                seed,
+                engine: engine.clone(),
+                conductor,
+            });
+            recipe
+        })
+        .collect()
+}
+
+fn manifest(scenario: &Scenario, options: &RunOptions) -> serde_json::Value {
+    let digest = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    json!({
+        "format": FORMAT,
+        "polylogue": env!("CARGO_PKG_VERSION"),
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "arguments": options.arguments,
+        "device": format!("{:?}", options.device),
+        "began": clock::stamp(),
+        "platform": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "data": {
+            "train": digest(&scenario.task.train),
+            "holdout": digest(&scenario.task.holdout),
+        },
+    })
+}

@@ -1,0 +1,128 @@
+//! Backbones and agents as a user types them; not checked here.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::scenario::place::At;
+use crate::scenario::words;
+
+/// A pretrained network: exactly one of `builtin` and `path`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct BackboneFile {
+    /// A network inside the binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::BUILTINS)))]
+    pub(in crate::scenario) builtin: Option<At<String>>,
+    /// A folder in Hugging Face layout, below the scenario's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(in crate::scenario) path: Option<At<String>>,
+    /// Replace the weights by random ones: the control without transfer.
+    #[serde(default)]
+    pub(in crate::scenario) from_scratch: bool,
+}
+
+/// An agent.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct AgentFile {
+    /// The name of its backbone.
+    #[schemars(example = &"base")]
+    pub(in crate::scenario) backbone: At<String>,
+    /// How the backbone's knowledge is transferred to the agent's part.
+    pub(in crate::scenario) transfer: TransferFile,
+    /// First training on a few labelled examples, before the society plays.
+    #[serde(default)]
+    pub(in crate::scenario) warm_up: WarmUpFile,
+    /// Sampling temperature of its replies; 0 picks the likeliest token.
+    #[serde(default = "temperature")]
+    #[schemars(range(min = 0.0, max = 2.0))]
+    pub(in crate::scenario) temperature: At<f64>,
+}
+
+fn temperature() -> At<f64> {
+    At::untyped(0.7)
+}
+
+/// The transfer methods.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::scenario) enum TransferFile {
+    /// Frozen features of the backbone and a classifier on top.
+    Feature(FeatureFile),
+    /// Low-rank updates of the backbone's linear maps; the agent writes texts.
+    Lora(LoraFile),
+    /// A new head, and the upper layers trained with it.
+    Head(HeadFile),
+}
+
+/// Frozen features and a classifier.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct FeatureFile {
+    /// What is classified.
+    #[schemars(extend("enum" = words::names(&words::LABELS)), example = &"intent")]
+    pub(in crate::scenario) labels: At<String>,
+}
+
+/// Low-rank updates.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct LoraFile {
+    /// Rank of the updates: more can express more and costs more.
+    #[schemars(range(min = 1, max = 256), example = 8)]
+    pub(in crate::scenario) rank: At<i64>,
+    /// Numerator of the scale `alpha / rank`; twice the rank where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "maximum" = 4096))]
+    pub(in crate::scenario) alpha: Option<At<f64>>,
+    /// The linear maps that are updated, in every layer.
+    #[schemars(extend("items" = module()), example = ["q_proj", "v_proj"])]
+    pub(in crate::scenario) targets: At<Vec<At<String>>>,
+}
+
+fn module() -> serde_json::Value {
+    serde_json::json!({ "type": "string", "enum": words::names(&words::modules()) })
+}
+
+/// A new head.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct HeadFile {
+    /// Lower layers that stay as they were pretrained.
+    #[schemars(range(min = 0, max = 256), example = 2)]
+    pub(in crate::scenario) freeze_layers: At<i64>,
+    /// What is classified.
+    #[schemars(extend("enum" = words::names(&words::LABELS)), example = &"resolved")]
+    pub(in crate::scenario) labels: At<String>,
+}
+
+/// First training of an agent's adapter.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::scenario) struct WarmUpFile {
+    /// Labelled queries per intent that the agent sees.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(in crate::scenario) examples_per_intent: At<i64>,
+    /// Optimiser steps.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(in crate::scenario) steps: At<i64>,
+    /// Examples of one step.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(in crate::scenario) batch: At<i64>,
+    /// Highest learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
+    pub(in crate::scenario) learning_rate: At<f64>,
+}
+
+impl Default for WarmUpFile {
+    fn default() -> Self {
+        Self {
+            examples_per_intent: At::untyped(4),
+            steps: At::untyped(60),
+            batch: At::untyped(64),
+            learning_rate: At::untyped(1e-2),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Triggers and ordered crashes as a user types them; not checked here.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::scenario::place::At;
+use crate::scenario::words;
+
+/// A condition for learning, and the learning.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct TriggerFile {
+    /// The agent that learns.
+    #[schemars(example = &"reply")]
+    pub(in crate::scenario) agent: At<String>,
+    /// The condition.
+    pub(in crate::scenario) when: WhenFile,
+    /// The learning.
+    pub(in crate::scenario) train: TrainFile,
+}
+
+/// When to learn.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::scenario) enum WhenFile {
+    /// The mean of a signal over the last episodes is too low.
+    Threshold(ThresholdFile),
+    /// Every so many episodes.
+    Periodic(PeriodicFile),
+}
+
+/// The mean of a signal over the last episodes is too low.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct ThresholdFile {
+    /// The number that is watched: each episode yields one.
+    #[schemars(extend("enum" = words::names(&words::SIGNALS)), example = &"reward")]
+    pub(in crate::scenario) signal: At<String>,
+    /// Episodes in the mean.
+    #[schemars(range(min = 1, max = 100_000), example = 32)]
+    pub(in crate::scenario) mean_of: At<i64>,
+    /// The trigger fires when the mean is below this.
+    #[schemars(example = 0.7)]
+    pub(in crate::scenario) below: At<f64>,
+    /// Episodes before the trigger may fire again.
+    #[schemars(range(min = 0, max = 10_000_000), example = 32)]
+    pub(in crate::scenario) cooldown: At<i64>,
+}
+
+/// Every so many episodes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct PeriodicFile {
+    /// Episodes between firings.
+    #[schemars(range(min = 1, max = 10_000_000), example = 64)]
+    pub(in crate::scenario) every: At<i64>,
+}
+
+/// How to learn.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::scenario) enum TrainFile {
+    /// On labels that the task revealed, or on replies that it accepted.
+    Supervised(SupervisedFile),
+    /// Group-relative policy optimisation on the task's reward, for agents that write texts.
+    Grpo(GrpoFile),
+}
+
+/// On labels that the task revealed, or on replies that it accepted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct SupervisedFile {
+    /// Optimiser steps.
+    #[schemars(range(min = 1, max = 100_000), example = 60)]
+    pub(in crate::scenario) steps: At<i64>,
+    /// Examples of one step.
+    #[schemars(range(min = 1, max = 4096), example = 64)]
+    pub(in crate::scenario) batch: At<i64>,
+    /// Highest learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1), example = 0.01)]
+    pub(in crate::scenario) learning_rate: At<f64>,
+    /// Most recent episodes that examples are drawn from.
+    #[schemars(range(min = 1, max = 1_000_000), example = 1024)]
+    pub(in crate::scenario) buffer: At<i64>,
+}
+
+/// Group-relative policy optimisation.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct GrpoFile {
+    /// Optimiser steps.
+    #[schemars(range(min = 1, max = 100_000), example = 8)]
+    pub(in crate::scenario) steps: At<i64>,
+    /// Prompts of one step.
+    #[schemars(range(min = 1, max = 1024), example = 8)]
+    pub(in crate::scenario) prompts: At<i64>,
+    /// Replies sampled for each prompt; they are compared with each other, so two at least.
+    #[schemars(range(min = 2, max = 256), example = 4)]
+    pub(in crate::scenario) group: At<i64>,
+    /// Learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1), example = 0.0003)]
+    pub(in crate::scenario) learning_rate: At<f64>,
+    /// Most recent episodes that prompts are drawn from.
+    #[schemars(range(min = 1, max = 1_000_000), example = 256)]
+    pub(in crate::scenario) buffer: At<i64>,
+}
+
+/// A crash that the experiment orders.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct FaultFile {
+    /// The agent that crashes.
+    #[schemars(example = &"reply")]
+    pub(in crate::scenario) agent: At<String>,
+    /// The agent crashes at its first turn at or after this tick.
+    #[schemars(range(min = 0, max = 1_000_000_000), example = 120)]
+    pub(in crate::scenario) at_tick: At<i64>,
+    /// How it crashes.
+    #[schemars(extend("enum" = words::names(&words::FAULTS)), example = &"panic")]
+    pub(in crate::scenario) kind: At<String>,
+}

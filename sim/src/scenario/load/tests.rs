@@ -1,0 +1,181 @@
+//! Whole scenarios: what is read, what overrides change, and that defaults are what the documents say.
+
+use super::*;
+use crate::scenario::{
+    BackboneSource, ProtocolPlan, TrainPlan, TransferPlan, TriggerPlan, WhenPlan,
+};
+
+const MINIMAL: &str = include_str!("minimal.toml");
+
+/// A folder with a scenario and its data.
+fn folder(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let data = "{\"text\":\"a\",\"intent\":\"b\"}\n";
+    for name in ["train.jsonl", "holdout.jsonl"] {
+        std::fs::write(folder.path().join(name), data).unwrap();
+    }
+    std::fs::write(folder.path().join(FILE_NAME), text).unwrap();
+    folder
+}
+
+fn kinds(problems: &Problems) -> Vec<String> {
+    let all = problems.all().iter().map(|problem| format!("{problem:?}"));
+    all.map(|text| text.split([' ', '{']).next().unwrap().to_owned()).collect()
+}
+
+fn set(overrides: &[&str]) -> Vec<String> {
+    overrides.iter().map(|&one| one.to_owned()).collect()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let folder = folder(MINIMAL);
+    let scenario = load(folder.path(), &[], None).unwrap();
+    assert_eq!(scenario.resolved, scenario.source);
+    assert_eq!(scenario.source, MINIMAL);
+    assert_eq!((scenario.concurrent_episodes, scenario.training_steps_per_tick), (16, 2));
+    assert_eq!((scenario.max_restarts, scenario.task.holdout_limit), (3, 400));
+    assert_eq!(scenario.backbones["base"].source, BackboneSource::Builtin);
+    assert_eq!(scenario.task.train, folder.path().join("train.jsonl"));
+    assert_eq!(scenario.task.columns.must, "must");
+    let ProtocolPlan::Pipeline { order } = &scenario.protocol;
+    let order: Vec<&str> = order.iter().map(|name| name.as_str()).collect();
+    assert_eq!(order, ["understand", "reply", "evaluate"]);
+    let reply = &scenario.agents.values().nth(1).unwrap();
+    let TransferPlan::Lora(lora) = &reply.transfer else { panic!("{reply:?}") };
+    assert!((lora.alpha - 16.0).abs() < 1e-12 && (reply.temperature - 0.7).abs() < 1e-12);
+    assert_eq!((reply.warm_up.examples_per_intent, reply.warm_up.steps), (4, 60));
+}
+
+#[test]
+fn a_file_is_named_after_itself_and_a_folder_after_itself() {
+    let folder = folder(MINIMAL);
+    let other = folder.path().join("other.toml");
+    std::fs::write(&other, MINIMAL).unwrap();
+    assert_eq!(load(&other, &[], None).unwrap().name, "other");
+    let name = folder.path().file_name().unwrap().to_str().unwrap();
+    assert_eq!(load(folder.path(), &[], None).unwrap().name, name);
+    assert_eq!(load(&folder.path().join(FILE_NAME), &[], None).unwrap().name, name);
+}
+
+#[test]
+fn overrides_and_the_seed_win() {
+    let folder = folder(MINIMAL);
+    let elsewhere = folder.path().join("../elsewhere.csv");
+    let other = tempfile::tempdir().unwrap();
+    let csv = other.path().join("my.csv");
+    std::fs::write(&csv, "text,intent\na,b\n").unwrap();
+    let train = format!("task.support.train={}", csv.display());
+    let overrides =
+        set(&[&train, "seed=3", "triggers.0.train.grpo.steps=4", "agents.reply.temperature=0"]);
+    let scenario = load(folder.path(), &overrides, Some(u64::MAX)).unwrap();
+    assert_eq!(scenario.seed, u64::MAX);
+    assert_eq!(scenario.task.train, csv);
+    assert!(scenario.resolved.contains("seed = 3"), "{}", scenario.resolved);
+    let [TriggerPlan { train: TrainPlan::Grpo { steps: 4, .. }, when, .. }] =
+        &scenario.triggers[..]
+    else {
+        panic!("{:?}", scenario.triggers)
+    };
+    assert!(matches!(when, WhenPlan::Threshold { mean_of: 32, cooldown: 32, .. }));
+    assert_eq!(load(folder.path(), &set(&["seed=3"]), Some(5)).unwrap().seed, 5);
+    assert!(load(folder.path(), &set(&["triggers=[]"]), None).unwrap().triggers.is_empty());
+    // In the file, the same path is refused.
+    let text = MINIMAL.replace("train.jsonl", &elsewhere.display().to_string());
+    std::fs::write(folder.path().join(FILE_NAME), text).unwrap();
+    let refused = load(folder.path(), &[], None).unwrap_err();
+    assert_eq!(kinds(&refused), ["PathLeavesFolder"]);
+}
+
+#[test]
+fn mistakes_of_form_hide_no_mistakes_of_meaning() {
+    let text = MINIMAL
+        .replace("seed = 7", "seed = \"7\"\nepisode = 3")
+        .replace("rank = 8, ", "")
+        .replace("signal = \"reward\"", "signal = \"rewards\"")
+        .replace("backbone = \"base\"\ntransfer.head", "backbone = \"bass\"\ntransfer.head");
+    let refused = load(folder(&text).path(), &[], None).unwrap_err();
+    assert_eq!(
+        kinds(&refused),
+        ["WrongType", "UnknownKey", "MissingKey", "UnknownBackbone", "UnknownSignal"]
+    );
+}
+
+#[test]
+fn every_bound_is_checked() {
+    let folder = folder(MINIMAL);
+    let changes = [
+        ("episodes=0", "CountOutOfRange"),
+        ("episodes=-4", "CountOutOfRange"),
+        ("seed=-1", "CountOutOfRange"),
+        ("concurrent_episodes=0", "CountOutOfRange"),
+        ("training_steps_per_tick=1001", "CountOutOfRange"),
+        ("channel.text.max_tokens=0", "CountOutOfRange"),
+        ("task.support.holdout_limit=0", "CountOutOfRange"),
+        ("triggers.0.train.grpo.group=1", "CountOutOfRange"),
+        ("triggers.0.train.grpo.steps=0", "CountOutOfRange"),
+        ("triggers.0.train.grpo.buffer=-1", "CountOutOfRange"),
+        ("triggers.0.when.threshold.mean_of=0", "CountOutOfRange"),
+        ("triggers.0.when.periodic.every=0", "SeveralVariants"),
+        ("triggers.0.when={periodic={every=0}}", "CountOutOfRange"),
+        ("triggers.0.when.threshold.below=nan", "NotFinite"),
+        ("triggers.0.when.threshold.below=-inf", "NotFinite"),
+        ("triggers.0.train.grpo.learning_rate=0", "LearningRateOutOfRange"),
+        ("triggers.0.train.grpo.learning_rate=1.5", "LearningRateOutOfRange"),
+        ("triggers.0.train.grpo.learning_rate=nan", "LearningRateOutOfRange"),
+        ("agents.reply.warm_up.batch=0", "CountOutOfRange"),
+        ("agents.reply.temperature=2.1", "TemperatureOutOfRange"),
+        ("agents.reply.temperature=-0.1", "TemperatureOutOfRange"),
+        ("agents.reply.transfer.lora.rank=257", "RankOutOfRange"),
+        ("agents.reply.transfer.lora.rank=-1", "RankOutOfRange"),
+        ("agents.reply.transfer.lora.alpha=0", "AlphaOutOfRange"),
+        ("agents.evaluate.transfer.head.freeze_layers=-1", "FrozenLayersOutOfRange"),
+        ("agents.reply=3", "WrongType"),
+        ("agents=3", "WrongType"),
+        ("triggers=3", "WrongType"),
+        ("protocol={}", "NoVariant"),
+        ("protocol.pipeline.order=[1]", "WrongType"),
+    ];
+    for (change, kind) in changes {
+        let found = load(folder.path(), &set(&[change]), None).map_err(|refused| kinds(&refused));
+        let first = found.as_ref().err().and_then(|all| all.first());
+        assert_eq!(first.map(String::as_str), Some(kind), "--set {change}: {found:?}");
+    }
+}
+
+#[test]
+fn a_number_too_large_for_the_machine_is_out_of_range() {
+    let text = MINIMAL.replace("episodes = 400", "episodes = 99999999999999999999");
+    let refused = load(folder(&text).path(), &[], None).unwrap_err();
+    assert_eq!(kinds(&refused), ["CountOutOfRange"]);
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut_short() {
+    let unknown: String = (0..6_000).map(|index| format!("x{index}=1\n")).collect();
+    let order: String = (0..2_000).map(|index| format!("\"a{index}\",")).collect();
+    let text = MINIMAL.replace("seed = 7", &format!("seed = 7\n{unknown}"));
+    let text = text.replace("order = [", &format!("order = [{order}"));
+    let refused = load(folder(&text).path(), &[], None).unwrap_err();
+    assert_eq!(refused.all().len(), 50);
+    assert!(refused.to_string().contains("8000 mistakes"), "{refused}");
+}
+
+#[test]
+fn control_characters_never_reach_the_terminal() {
+    let text = MINIMAL.replace("seed = 7", "seed = 7 # \u{1b}[2J\nx = \"\u{202e}\"");
+    let refused = load(folder(&text).path(), &[], None).unwrap_err();
+    let report = format!("{:?}", miette::Report::new(refused));
+    assert!(!report.contains('\u{1b}') && !report.contains('\u{202e}'), "{report}");
+}
+
+#[test]
+fn the_first_scenario_that_a_researcher_opens_is_valid() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/customer_service"));
+    let data = folder(MINIMAL);
+    let train = format!("task.support.train={}", data.path().join("train.jsonl").display());
+    let holdout = format!("task.support.holdout={}", data.path().join("holdout.jsonl").display());
+    let scenario = load(path, &set(&[&train, &holdout]), None).unwrap();
+    assert_eq!((scenario.name.as_str(), scenario.agents.len()), ("customer_service", 3));
+    assert_eq!((scenario.triggers.len(), scenario.faults.len()), (2, 1));
+}

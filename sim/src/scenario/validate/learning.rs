@@ -1,0 +1,92 @@
+//! Checks of triggers and ordered crashes.
+
+use agents::name::AgentName;
+
+use super::society::Part;
+use super::{Check, count, count64};
+use crate::scenario::file::{TrainFile, TriggerFile, WhenFile};
+use crate::scenario::place::At;
+use crate::scenario::problem::Problem;
+use crate::scenario::suggestion::{advice, quote};
+use crate::scenario::words::{self, meaning, names};
+use crate::scenario::{FaultPlan, TrainPlan, TriggerPlan, WhenPlan};
+
+impl Check<'_> {
+    pub(super) fn triggers(&mut self) -> Vec<TriggerPlan> {
+        let file = self.file;
+        file.triggers.iter().filter_map(|trigger| self.trigger(trigger)).collect()
+    }
+
+    fn trigger(&mut self, file: &TriggerFile) -> Option<TriggerPlan> {
+        let known = self.known_agent("a trigger", &file.agent);
+        let train = match &file.train {
+            TrainFile::Supervised(train) => TrainPlan::Supervised {
+                steps: count(&train.steps),
+                batch: count(&train.batch),
+                learning_rate: train.learning_rate.value,
+                buffer: count(&train.buffer),
+            },
+            TrainFile::Grpo(train) => {
+                self.writes_texts(&file.agent);
+                TrainPlan::Grpo {
+                    steps: count(&train.steps),
+                    prompts: count(&train.prompts),
+                    group: count(&train.group),
+                    learning_rate: train.learning_rate.value,
+                    buffer: count(&train.buffer),
+                }
+            }
+        };
+        let when = self.when(&file.when)?;
+        let agent = AgentName::new(&file.agent.value).ok().filter(|_| known)?;
+        Some(TriggerPlan { agent, when, train })
+    }
+
+    fn when(&mut self, file: &WhenFile) -> Option<WhenPlan> {
+        let threshold = match file {
+            WhenFile::Periodic(periodic) => {
+                return Some(WhenPlan::Periodic { every: count64(&periodic.every) });
+            }
+            WhenFile::Threshold(threshold) => threshold,
+        };
+        let typed = &threshold.signal;
+        let signal = meaning(&words::SIGNALS, &typed.value);
+        if signal.is_none() {
+            let help = advice(&typed.value, names(&words::SIGNALS));
+            let name = quote(&typed.value);
+            self.problems.push(Problem::UnknownSignal { name, at: typed.at, help });
+        }
+        Some(WhenPlan::Threshold {
+            signal: signal?,
+            mean_of: count(&threshold.mean_of),
+            below: threshold.below.value,
+            cooldown: count64(&threshold.cooldown),
+        })
+    }
+
+    fn writes_texts(&mut self, typed: &At<String>) {
+        let part = self.file.agent(typed).and_then(Part::of);
+        if part.is_some_and(|part| part != Part::Writer) {
+            let (agent, at) = (quote(&typed.value), typed.at);
+            self.problems.push(Problem::GrpoWithoutTexts { agent, at });
+        }
+    }
+
+    pub(super) fn faults(&mut self) -> Vec<FaultPlan> {
+        let file = self.file;
+        let mut plans = Vec::new();
+        for fault in &file.faults {
+            let known = self.known_agent("a fault", &fault.agent);
+            let Some(kind) = meaning(&words::FAULTS, &fault.kind.value) else {
+                let help = advice(&fault.kind.value, names(&words::FAULTS));
+                let (name, at) = (quote(&fault.kind.value), fault.kind.at);
+                self.problems.push(Problem::UnknownFault { name, at, help });
+                continue;
+            };
+            if let (true, Ok(agent)) = (known, AgentName::new(&fault.agent.value)) {
+                plans.push(FaultPlan { agent, at_tick: count64(&fault.at_tick), kind });
+            }
+        }
+        plans
+    }
+}

@@ -1,0 +1,288 @@
+//! Checks of backbones, agents and who speaks when.
+
+use std::collections::BTreeMap;
+
+use agents::adapter::lora::{LoraSpec, Module};
+use agents::name::AgentName;
+use miette::SourceSpan;
+
+use super::{Check, Seen, count};
+use crate::scenario::file::{AgentFile, BackboneFile, ProtocolFile, TransferFile};
+use crate::scenario::place::At;
+use crate::scenario::problem::Problem;
+use crate::scenario::suggestion::{advice, quote};
+use crate::scenario::words::{self, meaning, names};
+use crate::scenario::{
+    AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, TransferPlan, WarmUpPlan,
+};
+
+/// What an agent can do in a pipeline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Classifier,
+    Writer,
+    Judge,
+}
+
+impl Part {
+    const PIPELINE: [Self; 3] = [Self::Classifier, Self::Writer, Self::Judge];
+
+    /// The part that an agent's transfer gives it; nothing where its labels are unknown.
+    pub(super) fn of(agent: &AgentFile) -> Option<Self> {
+        let labels = match &agent.transfer {
+            TransferFile::Lora(_) => return Some(Self::Writer),
+            TransferFile::Feature(feature) => &feature.labels,
+            TransferFile::Head(head) => &head.labels,
+        };
+        Some(match meaning(&words::LABELS, &labels.value)? {
+            Labels::Intent => Self::Classifier,
+            Labels::Resolved => Self::Judge,
+        })
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Classifier => "classifier",
+            Self::Writer => "writer",
+            Self::Judge => "judge",
+        }
+    }
+
+    fn transfer(self) -> &'static str {
+        match self {
+            Self::Classifier => "an agent with `transfer.feature = { labels = \"intent\" }`",
+            Self::Writer => "an agent with `transfer.lora = { … }`",
+            Self::Judge => "an agent with `transfer.head = { labels = \"resolved\", … }`",
+        }
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn backbones(&mut self) -> BTreeMap<String, BackbonePlan> {
+        let mut plans = BTreeMap::new();
+        for (name, backbone) in self.file.backbone.iter().flatten() {
+            if let Some(source) = self.backbone_source(name, backbone) {
+                let plan = BackbonePlan { source, from_scratch: backbone.from_scratch };
+                plans.insert(name.value.clone(), plan);
+            }
+        }
+        plans
+    }
+
+    fn backbone_source(
+        &mut self,
+        name: &At<String>,
+        file: &BackboneFile,
+    ) -> Option<BackboneSource> {
+        let shown = quote(&name.value);
+        match (&file.builtin, &file.path) {
+            (None, None) => {
+                self.problems.push(Problem::NoBackboneSource { name: shown, at: name.at });
+                None
+            }
+            (Some(builtin), Some(path)) => {
+                let (builtin, path) = (builtin.at, path.at);
+                self.problems.push(Problem::TwoBackboneSources { name: shown, builtin, path });
+                None
+            }
+            (Some(builtin), None) => {
+                let source = meaning(&words::BUILTINS, &builtin.value);
+                if source.is_none() {
+                    let help = advice(&builtin.value, names(&words::BUILTINS));
+                    let name = quote(&builtin.value);
+                    self.problems.push(Problem::UnknownBuiltin { name, at: builtin.at, help });
+                }
+                source
+            }
+            (None, Some(typed)) => {
+                let path = self.path(&["backbone", &name.value, "path"], typed)?;
+                if (self.setting.look)(&path) != Seen::Folder {
+                    let path = quote(&path.display().to_string());
+                    self.problems.push(Problem::MissingBackbone {
+                        name: shown,
+                        path,
+                        at: typed.at,
+                    });
+                }
+                Some(BackboneSource::Path(path))
+            }
+        }
+    }
+
+    pub(super) fn agents(&mut self) -> BTreeMap<AgentName, AgentPlan> {
+        let mut plans = BTreeMap::new();
+        let file = self.file;
+        if let (Some(agents), true) = (&file.agents, self.declared.agents.is_empty()) {
+            self.problems.push(Problem::NoAgents { at: agents.at });
+        }
+        for (name, agent) in file.agents() {
+            let valid = AgentName::new(&name.value);
+            if valid.is_err() {
+                let (name, at) = (quote(&name.value), name.at);
+                self.problems.push(Problem::InvalidAgentName { name, at });
+            }
+            self.known_backbone(name, agent);
+            if let (Ok(valid), Some(transfer)) = (valid, self.transfer(&agent.transfer)) {
+                let warm_up = WarmUpPlan {
+                    examples_per_intent: count(&agent.warm_up.examples_per_intent),
+                    steps: count(&agent.warm_up.steps),
+                    batch: count(&agent.warm_up.batch),
+                    learning_rate: agent.warm_up.learning_rate.value,
+                };
+                let backbone = agent.backbone.value.clone();
+                let temperature = agent.temperature.value;
+                plans.insert(valid, AgentPlan { backbone, transfer, warm_up, temperature });
+            }
+        }
+        plans
+    }
+
+    fn known_backbone(&mut self, name: &At<String>, agent: &AgentFile) {
+        let known = &self.declared.backbones;
+        // Without any table of backbones, that was the mistake.
+        if self.file.backbone.is_some() && !known.contains(&agent.backbone.value) {
+            let help = advice(&agent.backbone.value, known.iter().map(String::as_str));
+            self.problems.push(Problem::UnknownBackbone {
+                agent: quote(&name.value),
+                name: quote(&agent.backbone.value),
+                at: agent.backbone.at,
+                help,
+            });
+        }
+    }
+
+    fn transfer(&mut self, file: &TransferFile) -> Option<TransferPlan> {
+        match file {
+            TransferFile::Feature(feature) => {
+                Some(TransferPlan::Feature { labels: self.labels(&feature.labels)? })
+            }
+            TransferFile::Head(head) => Some(TransferPlan::Head {
+                freeze_layers: count(&head.freeze_layers),
+                labels: self.labels(&head.labels)?,
+            }),
+            TransferFile::Lora(lora) => {
+                let rank = count(&lora.rank);
+                let alpha = lora.alpha.as_ref().map_or(2.0 * rank as f64, |alpha| alpha.value);
+                let targets = self.targets(&lora.targets);
+                Some(TransferPlan::Lora(LoraSpec { rank, alpha, targets }))
+            }
+        }
+    }
+
+    fn labels(&mut self, typed: &At<String>) -> Option<Labels> {
+        let labels = meaning(&words::LABELS, &typed.value);
+        if labels.is_none() {
+            let help = advice(&typed.value, names(&words::LABELS));
+            self.problems.push(Problem::UnknownLabels {
+                name: quote(&typed.value),
+                at: typed.at,
+                help,
+            });
+        }
+        labels
+    }
+
+    fn targets(&mut self, typed: &At<Vec<At<String>>>) -> Vec<Module> {
+        let mut seen: BTreeMap<&str, SourceSpan> = BTreeMap::new();
+        let mut modules = Vec::new();
+        for target in &typed.value {
+            let (name, at) = (quote(&target.value), target.at);
+            if let Some(&first) = seen.get(target.value.as_str()) {
+                self.problems.push(Problem::DuplicateTarget { name, first, at });
+                continue;
+            }
+            seen.insert(&target.value, at);
+            match meaning(&words::modules(), &target.value) {
+                Some(module) => modules.push(module),
+                None => {
+                    let help = advice(&target.value, names(&words::modules()));
+                    self.problems.push(Problem::UnknownTarget { name, at, help });
+                }
+            }
+        }
+        if typed.value.is_empty() {
+            self.problems.push(Problem::NoTargets { at: typed.at });
+        }
+        modules
+    }
+
+    pub(super) fn protocol(&mut self) -> Option<ProtocolPlan> {
+        let ProtocolFile::Pipeline(pipeline) = self.file.protocol.as_ref()?;
+        let before = self.problems.len();
+        let mut seen: BTreeMap<&str, SourceSpan> = BTreeMap::new();
+        for typed in &pipeline.order.value {
+            let name = quote(&typed.value);
+            if let Some(&first) = seen.get(typed.value.as_str()) {
+                self.problems.push(Problem::DuplicateInOrder { name, first, at: typed.at });
+                continue;
+            }
+            seen.insert(&typed.value, typed.at);
+            self.known_agent("the order", typed);
+        }
+        for (name, _) in self.file.agents() {
+            if !seen.contains_key(name.value.as_str()) {
+                let help = self.right_order().map_or_else(
+                    || "add it to the order, or remove the agent".to_owned(),
+                    |order| format!("write `order = {order}`"),
+                );
+                let (at, order, name) = (name.at, pipeline.order.at, quote(&name.value));
+                self.problems.push(Problem::AgentNotInOrder { name, at, order, help });
+            }
+        }
+        if self.problems.len() == before && !self.declared.agents.is_empty() {
+            self.parts(&pipeline.order);
+        }
+        let order = pipeline.order.value.iter();
+        let order = order.map(|typed| AgentName::new(&typed.value).ok()).collect::<Option<_>>()?;
+        Some(ProtocolPlan::Pipeline { order })
+    }
+
+    /// Checks that the agents of an order play the parts of a pipeline, where all parts are known.
+    fn parts(&mut self, order: &At<Vec<At<String>>>) {
+        let part = |name: &At<String>| self.file.agent(name).and_then(Part::of);
+        let Some(parts) = order.value.iter().map(part).collect::<Option<Vec<Part>>>() else {
+            return;
+        };
+        if parts == Part::PIPELINE {
+            return;
+        }
+        let nouns: Vec<&str> = parts.iter().map(|part| part.noun()).collect();
+        let shown = match nouns.as_slice() {
+            [] => "this is nobody".to_owned(),
+            nouns => format!("this is {}", nouns.join(", ")),
+        };
+        let help =
+            match (self.right_order(), Part::PIPELINE.iter().find(|part| !parts.contains(part))) {
+                (Some(order), _) => format!("write `order = {order}`"),
+                (None, Some(part)) => format!("add {}", part.transfer()),
+                (None, None) => "keep one agent of each part and remove the others".to_owned(),
+            };
+        self.problems.push(Problem::WrongParts { parts: shown, at: order.at, help });
+    }
+
+    /// The order that makes a pipeline, where there is exactly one agent for each part.
+    fn right_order(&self) -> Option<String> {
+        let only = |part: Part| {
+            let mut all = self.file.agents().filter(|(_, agent)| Part::of(agent) == Some(part));
+            let (name, _) = all.next()?;
+            all.next().is_none().then(|| format!("\"{}\"", name.value.escape_debug()))
+        };
+        let order: Option<Vec<String>> = Part::PIPELINE.into_iter().map(only).collect();
+        order
+            .filter(|order| order.len() == self.declared.agents.len())
+            .map(|order| format!("[{}]", order.join(", ")))
+    }
+
+    /// Whether an agent is in the file; otherwise says so.
+    pub(super) fn known_agent(&mut self, place: &str, typed: &At<String>) -> bool {
+        let known = &self.declared.agents;
+        let found = known.contains(&typed.value);
+        // Without any agents, that was the mistake.
+        if !found && !known.is_empty() {
+            let help = advice(&typed.value, known.iter().map(String::as_str));
+            let (place, name) = (place.to_owned(), quote(&typed.value));
+            self.problems.push(Problem::UnknownAgent { place, name, at: typed.at, help });
+        }
+        found
+    }
+}

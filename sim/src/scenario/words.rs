@@ -1,0 +1,43 @@
+//! The closed choices of the scenario file: each word and what it stands for.
+//!
+//! The schema, the checks and their advice all read these tables; a new choice is one line here.
+
+use agents::adapter::lora::Module;
+
+use super::{BackboneSource, FaultKind, Labels, Signal};
+
+/// Pretrained networks inside the binary.
+pub(super) const BUILTINS: [(&str, BackboneSource); 1] =
+    [("polylogue-tiny", BackboneSource::Builtin)];
+
+/// What classifiers tell apart.
+pub(super) const LABELS: [(&str, Labels); 2] =
+    [("intent", Labels::Intent), ("resolved", Labels::Resolved)];
+
+/// Numbers that triggers watch.
+pub(super) const SIGNALS: [(&str, Signal); 3] = [
+    ("reward", Signal::Reward),
+    ("intent_correct", Signal::IntentCorrect),
+    ("verdict_correct", Signal::VerdictCorrect),
+];
+
+/// Crashes.
+pub(super) const FAULTS: [(&str, FaultKind); 1] = [("panic", FaultKind::Panic)];
+
+/// Endings of data files.
+pub(super) const DATA_FORMATS: [&str; 2] = ["jsonl", "csv"];
+
+/// The modules that LoRA adapts, with their words.
+pub(super) fn modules() -> [(&'static str, Module); 7] {
+    Module::ALL.map(|module| (module.short(), module))
+}
+
+/// The words of a choice.
+pub(super) fn names<T>(choice: &[(&'static str, T)]) -> Vec<&'static str> {
+    choice.iter().map(|(name, _)| *name).collect()
+}
+
+/// What a word stands for.
+pub(super) fn meaning<T: Clone>(choice: &[(&'static str, T)], word: &str) -> Option<T> {
+    choice.iter().find(|(name, _)| *name == word).map(|(_, meaning)| meaning.clone())
+}

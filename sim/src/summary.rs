@@ -1,0 +1,134 @@
+//! What a run came to: a fold over its events, written as `summary.json` and shown at the end.
+//!
+//! Sees events and nothing else, so a recording gives the same summary as the live run.
+
+use std::collections::BTreeMap;
+
+use agents::adapter::Generation;
+use agents::name::AgentName;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, EventKind, Phase, Scores};
+
+/// Episodes at either end of play whose rewards are compared.
+const WINDOW: usize = 64;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// Training episodes played to the end.
+    pub episodes: u64,
+    /// Whether a person ended it early.
+    pub stopped: bool,
+    /// Ticks of virtual time.
+    pub ticks: u64,
+    /// Holdout scores before play.
+    pub before: Option<Scores>,
+    /// Holdout scores after play.
+    pub after: Option<Scores>,
+    /// Mean reward of the first episodes of play.
+    pub reward_first: Option<f64>,
+    /// Mean reward of the last.
+    pub reward_last: Option<f64>,
+    /// Episodes in each of those means.
+    pub reward_window: usize,
+    /// What each agent went through.
+    pub agents: BTreeMap<AgentName, AgentSummary>,
+    #[serde(skip)]
+    phase: Option<Phase>,
+    /// Rewards count only while the society plays to learn.
+    #[serde(skip)]
+    rewards: Vec<f64>,
+    #[serde(skip)]
+    jobs: BTreeMap<u64, (AgentName, String)>,
+}
+
+/// What an agent went through.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentSummary {
+    /// How it was transferred.
+    pub transfer: String,
+    /// How many numbers it trains.
+    pub trainable: usize,
+    /// The last version of its weights.
+    pub generation: Generation,
+    /// Finished jobs by objective.
+    pub jobs: BTreeMap<String, u32>,
+    /// Optimiser steps, warm-up included.
+    pub steps: u64,
+    /// Jobs that were thrown away.
+    pub rolled_back: u32,
+    /// Restarts of its actor.
+    pub restarts: u32,
+}
+
+impl Summary {
+    /// Takes an event in.
+    pub fn apply(&mut self, event: &Event) {
+        self.ticks = event.tick;
+        match &event.kind {
+            EventKind::RunStarted { scenario, seed, agents, .. } => {
+                self.scenario.clone_from(scenario);
+                self.seed = *seed;
+                for card in agents {
+                    let own = self.agent(&card.name);
+                    own.transfer.clone_from(&card.transfer);
+                    own.trainable = card.trainable;
+                }
+            }
+            EventKind::EpisodeFinished { reward, .. } if self.phase == Some(Phase::Play) => {
+                self.rewards.push(*reward);
+            }
+            EventKind::PhaseStarted { phase, .. } => self.phase = Some(*phase),
+            EventKind::TrainingStarted { job, agent, objective, .. } => {
+                self.jobs.insert(*job, (agent.clone(), objective.clone()));
+            }
+            EventKind::TrainingStepped { agent, .. } => self.agent(agent).steps += 1,
+            EventKind::GenerationPublished { agent, generation, job, .. } => {
+                let objective = self.jobs.get(job).map(|(_, objective)| objective.clone());
+                let own = self.agent(agent);
+                own.generation = *generation;
+                if let Some(objective) = objective {
+                    *own.jobs.entry(objective).or_default() += 1;
+                }
+            }
+            EventKind::TrainingRolledBack { agent, .. } => self.agent(agent).rolled_back += 1,
+            EventKind::AgentRestarted { agent, .. } => self.agent(agent).restarts += 1,
+            EventKind::HoldoutScored { phase, scores } => {
+                let slot =
+                    if *phase == Phase::Before { &mut self.before } else { &mut self.after };
+                *slot = Some(scores.clone());
+            }
+            EventKind::RunFinished { episodes, stopped, .. } => {
+                self.close_play();
+                self.episodes = *episodes;
+                self.stopped = *stopped;
+            }
+            EventKind::TransferFinished { .. }
+            | EventKind::EpisodeFinished { .. }
+            | EventKind::EpisodeStarted { .. }
+            | EventKind::MessageDelivered { .. }
+            | EventKind::TriggerFired { .. }
+            | EventKind::AgentFailed { .. } => {}
+        }
+    }
+
+    fn agent(&mut self, name: &AgentName) -> &mut AgentSummary {
+        self.agents.entry(name.clone()).or_default()
+    }
+
+    fn close_play(&mut self) {
+        if self.rewards.is_empty() {
+            return;
+        }
+        let window = WINDOW.min(self.rewards.len());
+        let mean = |values: &[f64]| Some(values.iter().sum::<f64>() / values.len() as f64);
+        self.reward_window = window;
+        self.reward_first = mean(&self.rewards[..window]);
+        self.reward_last = mean(&self.rewards[self.rewards.len() - window..]);
+    }
+}

@@ -1,0 +1,170 @@
+//! What agents learn from: the most recent episodes, turned into lessons.
+//!
+//! Labels are those the task revealed after the episode. A writer learns from its own replies that the
+//! task accepted (supervised; Dong et al. 2023, RAFT) or from the reward itself (GRPO).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use agents::error::Result;
+use agents::learning::job::{JobSpec, Lesson};
+use agents::learning::objective::TextExample;
+use agents::learning::objective::grpo::{Grpo, Prompt};
+use agents::learning::objective::supervised::{ClassExample, Examples};
+use agents::prompt;
+use agents::seed::Seed;
+use agents::tokenizer::Tokenizer;
+
+use crate::scenario::{Labels, TrainPlan, TransferPlan};
+use crate::task::{Task, reward};
+
+/// Episodes that are remembered at most.
+const LONGEST: usize = 16_384;
+
+/// What is remembered of an episode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experience {
+    /// Index of the training item.
+    pub item: usize,
+    /// The topic the writer was told.
+    pub topic: String,
+    /// What it replied.
+    pub reply: String,
+    /// Share of required contents in it.
+    pub reward: f64,
+}
+
+/// The most recent episodes.
+#[derive(Clone, Debug, Default)]
+pub struct Experiences(VecDeque<Experience>);
+
+/// What a lesson depends on besides the experiences.
+#[derive(Debug)]
+pub struct LessonContext<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// The learner's vocabulary.
+    pub tokenizer: &'a Tokenizer,
+    /// Longest reply in tokens.
+    pub max_tokens: usize,
+    /// The learner's sampling temperature.
+    pub temperature: f64,
+    /// Where the job's randomness comes from.
+    pub seed: Seed,
+    /// Items whose demonstrations were seen before play: rehearsed, so that they are not forgotten.
+    pub rehearsed: &'a [usize],
+}
+
+impl Experiences {
+    /// Remembers an episode, and forgets the oldest where there are too many.
+    pub fn push(&mut self, experience: Experience) {
+        if self.0.len() == LONGEST {
+            self.0.pop_front();
+        }
+        self.0.push_back(experience);
+    }
+
+    /// The job that `plan` asks for; none where there is nothing to learn from yet.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenized.
+    pub fn lesson(
+        &self,
+        plan: &TrainPlan,
+        transfer: &TransferPlan,
+        context: &LessonContext<'_>,
+    ) -> Result<Option<JobSpec>> {
+        let buffer = match plan {
+            TrainPlan::Supervised { buffer, .. } | TrainPlan::Grpo { buffer, .. } => *buffer,
+        };
+        let recent: Vec<&Experience> =
+            self.0.iter().skip(self.0.len().saturating_sub(buffer)).collect();
+        let lesson = match (plan, transfer) {
+            (TrainPlan::Grpo { group, .. }, _) => grpo(&recent, *group, context)?,
+            (_, TransferPlan::Lora(_)) => accepted(&recent, context)?,
+            (_, TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. }) => {
+                match labels {
+                    Labels::Intent => intents(&recent, context)?,
+                    Labels::Resolved => verdicts(&recent, context)?,
+                }
+            }
+        };
+        let (steps, batch, learning_rate) = match *plan {
+            TrainPlan::Supervised { steps, batch, learning_rate, .. } => {
+                (steps, batch, learning_rate)
+            }
+            TrainPlan::Grpo { steps, prompts, learning_rate, .. } => {
+                (steps, prompts, learning_rate)
+            }
+        };
+        let seed = context.seed;
+        let spec = JobSpec { lesson, steps, batch, learning_rate, seed };
+        Ok((!spec.lesson.is_empty()).then_some(spec))
+    }
+}
+
+/// The labels the task revealed, of the recent queries and of the demonstrations.
+fn intents(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesson> {
+    let items = recent.iter().map(|e| e.item).chain(context.rehearsed.iter().copied());
+    let examples = items
+        .map(|index| {
+            let item = &context.task.train[index];
+            let tokens = prompt::understand(context.tokenizer, &item.query)?;
+            Ok(ClassExample { tokens, label: item.intent })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Lesson::Supervised(Examples::Classes(examples)))
+}
+
+/// Replies of the society with the task's verdict on them, and the demonstrations right and wrong.
+fn verdicts(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesson> {
+    let mut examples = agents::transfer::verdict_examples(
+        context.tokenizer,
+        &context.task.demonstrations(context.rehearsed, context.seed),
+    )?;
+    for experience in recent {
+        let item = &context.task.train[experience.item];
+        let Experience { topic, reply, .. } = experience;
+        let tokens = prompt::evaluate(context.tokenizer, &item.query, topic, reply)?;
+        examples.push(ClassExample { tokens, label: usize::from(experience.reward >= 1.0) });
+    }
+    Ok(Lesson::Supervised(Examples::Classes(examples)))
+}
+
+/// The writer's own replies that the task accepted, and the demonstrations.
+fn accepted(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesson> {
+    let mut examples = agents::transfer::reply_examples(
+        context.tokenizer,
+        &context.task.demonstrations(context.rehearsed, context.seed),
+    )?;
+    for experience in recent.iter().filter(|experience| experience.reward >= 1.0) {
+        let item = &context.task.train[experience.item];
+        examples.push(TextExample {
+            prompt: prompt::reply(context.tokenizer, &item.query, &experience.topic)?,
+            reply: prompt::answer(context.tokenizer, &experience.reply)?,
+        });
+    }
+    Ok(Lesson::Supervised(Examples::Texts(examples)))
+}
+
+/// Recent prompts, as they were put, with the task's reward as the judge.
+fn grpo(recent: &[&Experience], group: usize, context: &LessonContext<'_>) -> Result<Lesson> {
+    let prompts = recent
+        .iter()
+        .map(|experience| {
+            let item = &context.task.train[experience.item];
+            let tokens = prompt::reply(context.tokenizer, &item.query, &experience.topic)?;
+            Ok(Prompt { key: experience.item, tokens })
+        })
+        .collect::<Result<_>>()?;
+    let items = Arc::clone(&context.task.train);
+    Ok(Lesson::Grpo(Grpo {
+        prompts,
+        group,
+        // Groups sampled without variety carry no signal.
+        temperature: context.temperature.max(0.7),
+        max_tokens: context.max_tokens,
+        stop: prompt::stops(context.tokenizer)?,
+        reward: Arc::new(move |key, reply| reward(&items[key], reply)),
+    }))
+}

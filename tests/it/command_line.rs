@@ -1,0 +1,103 @@
+//! The command line as a user meets it: bad input ends with exit code 2 and a message that helps.
+
+use std::fs;
+
+use polylogue_tests::{polylogue, root};
+
+fn refused(arguments: &[&str], expected: &[&str]) {
+    let output = polylogue(arguments);
+    let text = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+    // Reports are wrapped at the terminal's width and framed.
+    let text = text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    for part in expected {
+        assert!(text.contains(part), "{arguments:?}: `{part}` is not in: {text}");
+    }
+}
+
+const SCENARIO: &str = "scenarios/customer_service";
+
+#[test]
+fn check_accepts_the_shipped_scenario() {
+    let output = polylogue(&["check", SCENARIO]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ready to run"));
+}
+
+#[test]
+fn bad_scenarios_are_refused() {
+    refused(&["run", "no/such/scenario"], &["no/such/scenario"]);
+    refused(&["check", SCENARIO, "--set", "episode=3"], &["episode", "episodes"]);
+    refused(
+        &["check", SCENARIO, "--set", "protocol.pipeline.order=[\"nobody\"]"],
+        &["nobody"],
+    );
+    refused(
+        &["check", SCENARIO, "--set", "agents.reply.transfer.lora.rank=-1"],
+        &["rank", "-1"],
+    );
+}
+
+#[test]
+fn bad_data_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        format!("task.support.train={}", path.display())
+    };
+    let run = |set: &str, expected: &[&str]| {
+        let out = folder.path().join("out");
+        let out = out.to_string_lossy();
+        refused(&["run", SCENARIO, "--out", &out, "--display", "none", "--set", set], expected);
+    };
+    run(&path("empty.jsonl", ""), &["empty.jsonl"]);
+    run(&path("other.csv", "text,label\nhello,a\nbye,b\n"), &["other.csv", "intent", "label"]);
+    run(&path("torn.jsonl", "{\"text\": \"a\", \"intent\""), &["torn.jsonl"]);
+}
+
+#[test]
+fn bad_models_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = root().join("agents/polylogue-tiny");
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(model.join(name), folder.path().join(name)).unwrap();
+    }
+    let source = format!("backbone.base={{ path = \"{}\" }}", folder.path().display());
+    let out = folder.path().join("out");
+    let out = out.to_string_lossy();
+    let run = |expected: &[&str]| {
+        refused(&["run", SCENARIO, "--out", &out, "--display", "none", "--set", &source], expected);
+    };
+    let weights = folder.path().join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    run(&["model.safetensors", "not a valid safetensors file"]);
+    let mut huge = u64::MAX.to_le_bytes().to_vec();
+    huge.extend_from_slice(b"{}");
+    fs::write(&weights, huge).unwrap();
+    run(&["model.safetensors"]);
+    fs::write(&weights, whole).unwrap();
+    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    fs::write(folder.path().join("config.json"), config.replace("\"llama\"", "\"gpt2\"")).unwrap();
+    run(&["gpt2", "llama"]);
+}
+
+#[test]
+fn plain_lines_tell_the_whole_story() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let out = out.to_string_lossy();
+    let mut arguments = vec!["run", SCENARIO, "--out", &out, "--display", "plain"];
+    for set in polylogue_tests::SMALL {
+        arguments.extend(["--set", set]);
+    }
+    let output = polylogue(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for part in ["holdout", "grpo", "intent accuracy", "everything is in"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no escape sequences in plain lines");
+}

@@ -1,0 +1,122 @@
+//! Whole runs of the customer-service society with the embedded model.
+
+use polylogue_tests::{Ran, events, run, shared_data};
+use sim::event::{Event, EventKind, Phase, Said};
+
+fn count(events: &[Event], is: impl Fn(&EventKind) -> bool) -> usize {
+    events.iter().filter(|event| is(&event.kind)).count()
+}
+
+#[test]
+fn a_society_plays_learns_and_leaves_everything_behind() {
+    let Ran { finished, log, directory } = run(&[]);
+    assert!(log.starts_with("{\"format\":\"polylogue-events/1\"}\n"), "the version comes first");
+    let events = events(&log);
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event.seq, index as u64, "no gap in the numbering");
+    }
+    let played = |k: &EventKind| matches!(k, EventKind::EpisodeFinished { .. });
+    assert_eq!(count(&events, played), 40 + 2 * 12);
+    let messages = |k: &EventKind| matches!(k, EventKind::MessageDelivered { .. });
+    assert_eq!(count(&events, messages), 3 * (40 + 2 * 12));
+    let rule = |name: &'static str| {
+        move |k: &EventKind| {
+            matches!(k, EventKind::TriggerFired { rule, job: Some(_), .. } if rule == name)
+        }
+    };
+    assert!(count(&events, rule("threshold")) > 0);
+    assert!(count(&events, rule("periodic")) > 0);
+    for objective in ["grpo", "supervised", "warm_up"] {
+        let started = |k: &EventKind| {
+            matches!(k, EventKind::TrainingStarted { objective: found, .. } if found == objective)
+        };
+        assert!(count(&events, started) > 0, "{objective}");
+    }
+    // A generation is used as soon as the tick after it was published.
+    let swapped = |k: &EventKind| {
+        matches!(k, EventKind::MessageDelivered { generation, .. } if generation.0 >= 2)
+    };
+    assert!(count(&events, swapped) > 0, "new weights are used while the society plays");
+
+    let summary = &finished.summary;
+    assert_eq!(summary.episodes, 40);
+    assert!(summary.before.is_some() && summary.after.is_some());
+    let path = directory.path();
+    for name in ["scenario.toml", "manifest.json", "summary.json", "times.jsonl"] {
+        assert!(path.join(name).exists(), "{name}");
+    }
+    for generation in ["g1", "g2"] {
+        let adapter = path.join("adapters/understand").join(generation);
+        assert!(adapter.join("adapter_model.safetensors").exists(), "{generation} is kept");
+    }
+}
+
+#[test]
+fn two_runs_with_one_seed_are_the_same_bytes_and_another_seed_is_not() {
+    let small = ["episodes=16", "task.support.holdout_limit=4"];
+    let first = run(&small);
+    assert_eq!(first.log, run(&small).log);
+    assert_ne!(first.log, run(&["episodes=16", "task.support.holdout_limit=4", "seed=8"]).log);
+}
+
+#[test]
+fn a_crash_changes_nothing_but_the_supervision_events() {
+    let small = ["episodes=24", "task.support.holdout_limit=4"];
+    let fault = "faults=[{ agent = \"reply\", at_tick = 8, kind = \"panic\" }]";
+    let calm = run(&small);
+    let hurt = run(&[small[0], small[1], fault]);
+    let told = events(&hurt.log);
+    assert_eq!(count(&told, |k| matches!(k, EventKind::AgentFailed { .. })), 1);
+    assert_eq!(count(&told, |k| matches!(k, EventKind::AgentRestarted { restarts: 1, .. })), 1);
+    assert_eq!(hurt.finished.summary.agents.values().map(|a| a.restarts).sum::<u32>(), 1);
+    let rest = |log: &str| -> Vec<(u64, EventKind)> {
+        events(log)
+            .into_iter()
+            .filter(|event| {
+                !matches!(
+                    event.kind,
+                    EventKind::AgentFailed { .. } | EventKind::AgentRestarted { .. }
+                )
+            })
+            .map(|event| (event.tick, event.kind))
+            .collect()
+    };
+    assert_eq!(rest(&calm.log), rest(&hurt.log));
+}
+
+#[test]
+fn the_channel_cuts_what_is_too_long() {
+    let ran = run(&["episodes=8", "task.support.holdout_limit=4", "channel.text.max_tokens=4"]);
+    for event in events(&ran.log) {
+        if let EventKind::MessageDelivered { tokens, said: Said::Text { .. }, .. } = event.kind {
+            assert!(tokens <= 4);
+        }
+    }
+}
+
+#[test]
+fn without_triggers_nothing_is_learned_after_the_transfer() {
+    let ran = run(&["episodes=16", "task.support.holdout_limit=4", "triggers=[]"]);
+    let late = events(&ran.log)
+        .into_iter()
+        .skip_while(|e| !matches!(e.kind, EventKind::PhaseStarted { phase: Phase::Play, .. }))
+        .filter(|e| matches!(e.kind, EventKind::GenerationPublished { .. }));
+    assert_eq!(late.count(), 0);
+    let summary = &ran.finished.summary;
+    assert_eq!(summary.before, summary.after);
+}
+
+#[test]
+fn real_customers_of_a_bank_run_to_the_end() {
+    let Some(data) = shared_data("intent-banking77") else { return };
+    let set = [
+        format!("task.support.train={}", data.join("train.csv").display()),
+        format!("task.support.holdout={}", data.join("test.csv").display()),
+        "task.support.columns.intent=category".to_owned(),
+        "agents.understand.warm_up.examples_per_intent=2".to_owned(),
+        "episodes=16".to_owned(),
+    ];
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let ran = run(&set);
+    assert_eq!(ran.finished.summary.episodes, 16);
+}

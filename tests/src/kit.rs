@@ -1,0 +1,111 @@
+//! What whole-run tests share: small runs of real scenarios, the built binary, and where shared data is.
+//!
+//! No mocks: the society, the engine and the embedded model are the real ones, only smaller numbers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sim::control::Control;
+use sim::event::Event;
+use sim::feed::Feed;
+use sim::run::{Finished, RunOptions};
+use tempfile::TempDir;
+
+/// Settings that make the customer-service scenario small enough for a test.
+pub const SMALL: [&str; 8] = [
+    "episodes=40",
+    "concurrent_episodes=8",
+    "task.support.holdout_limit=12",
+    "agents.understand.warm_up.steps=20",
+    "agents.reply.warm_up.steps=4",
+    "agents.evaluate.warm_up.steps=4",
+    "triggers.0.when.threshold={ signal = \"reward\", mean_of = 8, below = 1.1, cooldown = 8 }",
+    "triggers.1.when.periodic.every=16",
+];
+
+/// The workspace's folder.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// A finished run and its directory, which is removed with it.
+#[derive(Debug)]
+pub struct Ran {
+    /// The result.
+    pub finished: Finished,
+    /// Bytes of the event log.
+    pub log: String,
+    /// The run directory.
+    pub directory: TempDir,
+}
+
+/// Plays the customer-service scenario with the small settings and some more.
+///
+/// # Panics
+/// When the run fails: tests want to know.
+#[must_use]
+pub fn run(more: &[&str]) -> Ran {
+    let set: Vec<String> = SMALL.iter().chain(more).map(|&s| s.to_owned()).collect();
+    let path = root().join("scenarios/customer_service");
+    let scenario = sim::scenario::load(&path, &set, None)
+        .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
+    let prepared = sim::run::prepare(scenario, &options).expect("a run that can begin");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let finished = runtime
+        .block_on(prepared.play(Feed::unwatched(), Control::default()))
+        .expect("a run that ends");
+    let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
+    Ran { finished, log, directory }
+}
+
+/// The events of a log, without its header.
+///
+/// # Panics
+/// When a line is not an event.
+#[must_use]
+pub fn events(log: &str) -> Vec<Event> {
+    log.lines().skip(1).map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+/// Runs the command line as a user would, built first where it is not.
+///
+/// # Panics
+/// When it cannot be built or started.
+#[must_use]
+pub fn polylogue(arguments: &[&str]) -> Output {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "polylogue"])
+        .current_dir(root())
+        .status()
+        .expect("cargo");
+    assert!(built.success(), "the binary builds");
+    // The test binary lies in `target/PROFILE/deps`, the command line one folder above.
+    let here = std::env::current_exe().expect("a path of this test");
+    let folder = here.ancestors().nth(2).expect("a target folder");
+    Command::new(folder.join("polylogue"))
+        .args(arguments)
+        .current_dir(root())
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the binary starts")
+}
+
+/// A folder of real data nobody here wrote; says so where it is absent.
+#[must_use]
+#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("POLYLOGUE_DATA")
+        .map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let path = root.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not here (set POLYLOGUE_DATA)", path.display());
+    None
+}

@@ -1,0 +1,35 @@
+//! `polylogue check SCENARIO`: says whether a scenario can be run, and everything that is wrong with it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit_code::Exit;
+
+/// What the command takes.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Folder with a `scenario.toml`, or the file itself.
+    scenario: PathBuf,
+    /// Changes a value of the scenario: `seed=3`, `task.support.train=my.csv`, `triggers=[]`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+}
+
+/// Runs the command.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
+    match sim::scenario::load(&arguments.scenario, &arguments.set, None) {
+        Ok(scenario) => {
+            println!(
+                "{}: {} agents, {} triggers, {} episodes: ready to run",
+                scenario.name,
+                scenario.agents.len(),
+                scenario.triggers.len(),
+                scenario.episodes
+            );
+            Ok(Exit::Done)
+        }
+        Err(problems) => Err(problems.into()),
+    }
+}

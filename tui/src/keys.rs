@@ -1,0 +1,192 @@
+//! The keys: one table from which the dispatcher, the footer and the help screen are made.
+//!
+//! Says what a key means, not what it does; that is in [`crate::app`].
+
+/// A key as we know it, whatever the terminal sent for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A printable character.
+    Char(char),
+    /// Tabulator.
+    Tab,
+    /// Shift and tabulator.
+    BackTab,
+    /// Escape.
+    Escape,
+    /// Arrow up.
+    Up,
+    /// Arrow down.
+    Down,
+    /// A page up.
+    PageUp,
+    /// A page down.
+    PageDown,
+    /// To the beginning.
+    Home,
+    /// To the end.
+    End,
+    /// Control and C, or a request of the system to end.
+    Interrupt,
+}
+
+/// What a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    /// End the run after this tick; again, or after the run: leave.
+    Quit,
+    /// Hold the run, or let it go on.
+    TogglePause,
+    /// Show or hide the help.
+    ToggleHelp,
+    /// Go to the next pane.
+    NextPane,
+    /// Go to the pane before.
+    PreviousPane,
+    /// Go to the agents.
+    FocusAgents,
+    /// Go to the messages.
+    FocusMessages,
+    /// Go to the curves.
+    FocusCurves,
+    /// Give the whole screen to the pane, or take it back.
+    ToggleEnlarged,
+    /// Show or hide the summary of a run that ended.
+    ToggleSummary,
+    /// One step back to the plain screen.
+    Back,
+    /// One entry up.
+    ScrollUp,
+    /// One entry down.
+    ScrollDown,
+    /// A page up.
+    PageUp,
+    /// A page down.
+    PageDown,
+    /// To the oldest entry.
+    ToOldest,
+    /// To the newest entry, and follow.
+    ToNewest,
+}
+
+/// A line of the table.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    /// The keys that mean it.
+    pub(crate) keys: &'static [Key],
+    /// What they mean.
+    pub(crate) action: Action,
+    /// The keys, as people write them.
+    pub(crate) label: &'static str,
+    /// A word for the footer; none where the line above says enough.
+    pub(crate) short: Option<&'static str>,
+    /// A sentence for the help.
+    pub(crate) help: &'static str,
+}
+
+const fn binding(
+    keys: &'static [Key],
+    action: Action,
+    label: &'static str,
+    short: Option<&'static str>,
+    help: &'static str,
+) -> Binding {
+    Binding { keys, action, label, short, help }
+}
+
+/// All the keys, the most wanted first: a narrow footer shows the first ones only.
+pub(crate) const TABLE: &[Binding] = &[
+    binding(
+        &[Key::Char('q'), Key::Interrupt],
+        Action::Quit,
+        "q",
+        Some("quit"),
+        "end the run after this tick; a second q or Ctrl-C leaves at once",
+    ),
+    binding(
+        &[Key::Char(' ')],
+        Action::TogglePause,
+        "space",
+        Some("pause"),
+        "hold the run, or let it go on",
+    ),
+    binding(&[Key::Char('?')], Action::ToggleHelp, "?", Some("help"), "show or hide this page"),
+    binding(&[Key::Tab], Action::NextPane, "tab", Some("next pane"), "go to the next pane"),
+    binding(
+        &[Key::Char('e')],
+        Action::ToggleEnlarged,
+        "e",
+        Some("enlarge"),
+        "give the pane the whole screen, or take it back",
+    ),
+    binding(
+        &[Key::Up, Key::Char('k')],
+        Action::ScrollUp,
+        "↑",
+        Some("scroll"),
+        "up by one (or k), and stop following",
+    ),
+    binding(&[Key::Down, Key::Char('j')], Action::ScrollDown, "↓", None, "down by one (or j)"),
+    binding(
+        &[Key::End, Key::Char('G')],
+        Action::ToNewest,
+        "end",
+        Some("follow"),
+        "to the newest message (or G), and follow",
+    ),
+    binding(&[Key::Escape], Action::Back, "esc", Some("back"), "one step back to the plain screen"),
+    binding(
+        &[Key::Char('s')],
+        Action::ToggleSummary,
+        "s",
+        None,
+        "show or hide the summary, after the run",
+    ),
+    binding(&[Key::Char('1')], Action::FocusAgents, "1", None, "go to the agents"),
+    binding(&[Key::Char('2')], Action::FocusMessages, "2", None, "go to the messages"),
+    binding(&[Key::Char('3')], Action::FocusCurves, "3", None, "go to the curves"),
+    binding(&[Key::BackTab], Action::PreviousPane, "shift-tab", None, "go to the pane before"),
+    binding(&[Key::PageUp], Action::PageUp, "pgup", None, "a page up"),
+    binding(&[Key::PageDown], Action::PageDown, "pgdn", None, "a page down"),
+    binding(
+        &[Key::Home, Key::Char('g')],
+        Action::ToOldest,
+        "home",
+        None,
+        "to the oldest message (or g)",
+    ),
+];
+
+/// What a key means, if anything.
+pub(crate) fn meaning(key: Key) -> Option<Action> {
+    TABLE.iter().find(|binding| binding.keys.contains(&key)).map(|binding| binding.action)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_and_no_action_is_there_twice() {
+        let mut keys = HashSet::new();
+        let mut actions = HashSet::new();
+        for binding in TABLE {
+            assert!(actions.insert(binding.action), "{:?} is there twice", binding.action);
+            for key in binding.keys {
+                assert!(keys.insert(*key), "{key:?} is there twice");
+                assert_eq!(meaning(*key), Some(binding.action));
+            }
+        }
+        assert_eq!(meaning(Key::Char('x')), None);
+    }
+
+    #[test]
+    fn every_key_is_explained() {
+        for binding in TABLE {
+            assert!(!binding.keys.is_empty() && !binding.label.is_empty());
+            assert!(!binding.help.is_empty() && !binding.help.ends_with('.'), "{}", binding.help);
+            assert!(binding.short.is_none_or(|short| !short.is_empty()));
+        }
+    }
+}

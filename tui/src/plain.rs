@@ -1,0 +1,145 @@
+//! The run as plain lines, for pipes and logs: no colours, no control characters, one line per thing that
+//! matters. Single messages are left out; the recording has them all.
+
+use sim::event::{Event, EventKind, Phase, Scores};
+
+use crate::state::State;
+use crate::untrusted::Untrusted;
+use crate::view::number::{counted, loss, percent};
+
+/// Tells a run line by line.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    state: State,
+    /// Every so many episodes of play a line is due.
+    every: u64,
+}
+
+impl Plain {
+    /// With a line of progress every so many episodes; at least 1.
+    pub(crate) fn new(every: u64) -> Self {
+        Self { state: State::default(), every: every.max(1) }
+    }
+
+    /// The line for an event, without its end; none for what is not worth one.
+    pub(crate) fn line(&mut self, event: &Event) -> Option<String> {
+        self.state.apply(event);
+        self.words(&event.kind)
+            .map(|words| format!("tick {:>5}  {}", event.tick, Untrusted(&words)))
+    }
+
+    fn words(&self, kind: &EventKind) -> Option<String> {
+        match kind {
+            EventKind::RunStarted { scenario, seed, episodes, protocol, agents } => Some(format!(
+                "run of {scenario}: seed {seed}, {protocol}, {}, {}",
+                counted(agents.len() as u64, "agent"),
+                counted(*episodes, "episode")
+            )),
+            EventKind::PhaseStarted { phase, length } => {
+                let noun = if *phase == Phase::Transfer { "step" } else { "episode" };
+                Some(format!("{} begins: {}", phase.title(), counted(*length, noun)))
+            }
+            EventKind::TransferFinished { agent, examples, steps, loss_before, loss_after } => {
+                Some(format!(
+                    "{agent} transferred: {} on {}, loss {loss_before:.3} to {loss_after:.3}",
+                    counted(*steps as u64, "step"),
+                    counted(*examples as u64, "example")
+                ))
+            }
+            EventKind::EpisodeFinished { .. } => self.progress(),
+            EventKind::AgentFailed { agent, reason } => Some(format!("{agent} failed: {reason}")),
+            EventKind::AgentRestarted { agent, restarts, generation } => {
+                Some(format!("{agent} restarted on {generation}, restart {restarts}"))
+            }
+            EventKind::HoldoutScored { phase, scores } => Some(holdout(*phase, scores)),
+            EventKind::RunFinished { episodes, stopped, .. } => {
+                let how = if *stopped { "stopped early" } else { "done" };
+                Some(format!("{how} after {}", counted(*episodes, "episode")))
+            }
+            EventKind::TriggerFired { .. }
+            | EventKind::TrainingStarted { .. }
+            | EventKind::GenerationPublished { .. }
+            | EventKind::TrainingRolledBack { .. } => self.learning(kind),
+            EventKind::EpisodeStarted { .. }
+            | EventKind::MessageDelivered { .. }
+            | EventKind::TrainingStepped { .. } => None,
+        }
+    }
+
+    fn progress(&self) -> Option<String> {
+        let run = &self.state.run;
+        let is_due = run.done.is_multiple_of(self.every) || run.done == run.length;
+        if run.phase != Some(Phase::Play) || !is_due {
+            return None;
+        }
+        let curves = &self.state.curves;
+        let reward = curves.reward.last().unwrap_or(f64::NAN);
+        let accuracy = percent(curves.accuracy.last().unwrap_or(f64::NAN));
+        Some(format!(
+            "play {}/{}: reward {reward:.2}, intent recognised {accuracy}",
+            run.done, run.length
+        ))
+    }
+
+    fn learning(&self, kind: &EventKind) -> Option<String> {
+        // What a transfer comes to is one line of its own.
+        let is_transfer = self.state.run.phase == Some(Phase::Transfer);
+        match kind {
+            EventKind::TrainingStarted { .. } | EventKind::GenerationPublished { .. }
+                if is_transfer =>
+            {
+                None
+            }
+            EventKind::TriggerFired { rule, agent, value, job, .. } => {
+                let outcome = job.map_or_else(|| "no job".to_owned(), |job| format!("job {job}"));
+                Some(format!("trigger {rule} fired for {agent} at {value:.2}: {outcome}"))
+            }
+            EventKind::TrainingStarted { job, agent, objective, examples, steps, from } => {
+                Some(format!(
+                    "job {job} began: {agent} learns by {objective} from {from}, {} on {}",
+                    counted(*steps as u64, "step"),
+                    counted(*examples as u64, "example")
+                ))
+            }
+            EventKind::GenerationPublished { agent, generation, job, .. } => {
+                let last = self.state.agents.iter().find(|own| own.name == agent.as_str());
+                let last = loss(last.and_then(|own| own.loss));
+                Some(format!("job {job} ended: {agent} now uses {generation}, last loss {last}"))
+            }
+            EventKind::TrainingRolledBack { job, agent, reason } => {
+                Some(format!("job {job} thrown away: {agent} keeps its weights, {reason}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn holdout(phase: Phase, scores: &Scores) -> String {
+    format!(
+        "{} on {} queries: intent recognised {:.3}, query resolved {:.3}, evaluator's AUC {:.3}",
+        phase.title(),
+        scores.items,
+        scores.intent_accuracy,
+        scores.resolved_rate,
+        scores.evaluator_auc
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::screenplay;
+
+    #[test]
+    fn a_run_reads_as_lines() {
+        let mut plain = Plain::new(8);
+        let lines: Vec<String> =
+            screenplay::whole_run().iter().filter_map(|event| plain.line(event)).collect();
+        for line in &lines {
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+        insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("plain_lines", lines.join("\n"));
+        });
+    }
+}
