@@ -83,4 +83,3 @@ fn serve(commands: &std::sync::mpsc::Receiver<Command>) {
         }
     }
 }
-

@@ -30,19 +30,11 @@ pub fn reply(tokenizer: &Tokenizer, query: &str, topic: &str) -> Result<Vec<u32>
 ///
 /// # Errors
 /// When the text cannot be tokenized.
-pub fn evaluate(
-    tokenizer: &Tokenizer,
-    query: &str,
-    topic: &str,
-    answer: &str,
-) -> Result<Vec<u32>> {
+pub fn evaluate(tokenizer: &Tokenizer, query: &str, topic: &str, answer: &str) -> Result<Vec<u32>> {
     let query = clip(tokenizer, query)?;
     let answer = clip(tokenizer, answer)?;
     let topic = words(topic);
-    tokens(
-        tokenizer,
-        &format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:"),
-    )
+    tokens(tokenizer, &format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:"))
 }
 
 /// What an agent shall say after a reply prompt, with the token that ends it.

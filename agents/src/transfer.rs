@@ -56,8 +56,7 @@ pub fn reply_examples(
     demonstrations
         .iter()
         .map(|demonstration| {
-            let prompt =
-                prompt::reply(tokenizer, &demonstration.query, &demonstration.topic)?;
+            let prompt = prompt::reply(tokenizer, &demonstration.query, &demonstration.topic)?;
             let reply = prompt::answer(tokenizer, &demonstration.reply)?;
             Ok(TextExample { prompt, reply })
         })

@@ -195,7 +195,7 @@ impl AgentState {
             max_tokens: own.max_tokens,
             temperature: if turn.greedy { 0.0 } else { own.temperature },
             stop: prompt::stops(&own.backbone.tokenizer)?,
-            stream: own.seed.index(turn.episode).index(u64::from(turn.turn)).stream(),
+            stream: Box::new(own.seed.index(turn.episode).index(u64::from(turn.turn)).stream()),
         })
     }
 

@@ -151,7 +151,16 @@ impl Actor for Conductor {
         let ConductorArguments { stage, recorder, feed, control, engine, ending } = arguments;
         let summary = Summary::default();
         let ending = Some(ending);
-        Ok(ConductorState { stage, recorder, feed, control, engine, summary, ending, society: None })
+        Ok(ConductorState {
+            stage,
+            recorder,
+            feed,
+            control,
+            engine,
+            summary,
+            ending,
+            society: None,
+        })
     }
 
     async fn handle(

@@ -53,7 +53,6 @@ impl Feed {
 
 impl Watch {
     /// The events, and how many were dropped so far because the watcher lagged.
-    #[must_use]
     pub fn into_parts(self) -> (mpsc::Receiver<Event>, impl Fn() -> u64 + Send + 'static) {
         (self.events, move || self.missed.load(Ordering::Relaxed))
     }

@@ -153,8 +153,8 @@ pub fn pretrain(
     pretraining.run(&mut sequences, |pretraining, progress: Progress| {
         window.push(progress.loss);
         let last = progress.step == steps;
-        let evaluate = last || progress.step % recipe.evaluate_every == 0;
-        if evaluate || progress.step % recipe.report_every == 0 {
+        let evaluate = last || progress.step.is_multiple_of(recipe.evaluate_every);
+        if evaluate || progress.step.is_multiple_of(recipe.report_every) {
             let mean = window.iter().sum::<f64>() / window.len() as f64;
             window.clear();
             let held = if evaluate { Some(pretraining.evaluate(&holdout)?) } else { None };
@@ -240,10 +240,7 @@ fn last_train_loss(curve: &str) -> f64 {
     last.split(',').nth(3).and_then(|cell| cell.parse().ok()).unwrap_or(f64::NAN)
 }
 
-fn characters_per_token(
-    holdout: &[Vec<u32>],
-    tokenizer: &Tokenizer,
-) -> Result<f64, PretrainError> {
+fn characters_per_token(holdout: &[Vec<u32>], tokenizer: &Tokenizer) -> Result<f64, PretrainError> {
     let tokens: usize = holdout.iter().map(Vec::len).sum();
     let mut characters = 0;
     for sequence in holdout {

@@ -20,10 +20,12 @@ pub struct ReportError {
 }
 
 /// A score of a finished run: its title, and where it stands in the holdout's scores.
-const SCORES: [(&str, fn(&Scores) -> f64); 3] = [
-    ("intent accuracy", |scores| scores.intent_accuracy),
-    ("resolved rate", |scores| scores.resolved_rate),
-    ("evaluator AUC", |scores| scores.evaluator_auc),
+struct Score(&'static str, fn(&Scores) -> f64);
+
+const SCORES: [Score; 3] = [
+    Score("intent accuracy", |scores| scores.intent_accuracy),
+    Score("resolved rate", |scores| scores.resolved_rate),
+    Score("evaluator AUC", |scores| scores.evaluator_auc),
 ];
 
 /// A table of the runs in `directories`, as Markdown.
@@ -42,7 +44,7 @@ pub fn table(directories: &[PathBuf]) -> Result<String, ReportError> {
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for (group, summaries) in &groups {
-        for (title, value) in SCORES {
+        for Score(title, value) in SCORES {
             let before: Vec<f64> = summaries.iter().flat_map(|s| &s.before).map(value).collect();
             let after: Vec<f64> = summaries.iter().flat_map(|s| &s.after).map(value).collect();
             let gain: Vec<f64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
@@ -81,8 +83,9 @@ mod tests {
                 let (resolved_rate, evaluator_auc) = (0.1, 0.5);
                 Some(Scores { items: 4, intent_accuracy, resolved_rate, evaluator_auc })
             };
-            let summary =
-                Summary { before: scores(0.2), after: scores(accuracy), ..Summary::default() };
+            let mut summary = Summary::default();
+            summary.before = scores(0.2);
+            summary.after = scores(accuracy);
             let text = serde_json::to_string(&summary).unwrap();
             std::fs::write(directory.join("summary.json"), text).unwrap();
             directories.push(directory);

@@ -134,8 +134,8 @@ impl Prepared {
     /// When the society cannot go on or the log cannot be written.
     pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
         let watch = clock::Stopwatch::start();
-        let engine = Engine::start()
-            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        let engine =
+            Engine::start().map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
         let agents = recipes(&self.scenario, &self.members, &engine);
         let stage = Stage::new(self.scenario, self.task, self.members);
@@ -200,12 +200,15 @@ fn members(
             Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
         };
         let spec = match &plan.transfer {
-            TransferPlan::Feature { labels: kind } => AdapterSpec::Feature { labels: labels(*kind) },
+            TransferPlan::Feature { labels: kind } => {
+                AdapterSpec::Feature { labels: labels(*kind) }
+            }
             TransferPlan::Lora(lora) => AdapterSpec::Lora(lora.clone()),
             TransferPlan::Head { freeze_layers, labels: kind } => {
                 let depth = backbone.decoder.config().num_hidden_layers;
                 if *freeze_layers > depth {
-                    let reason = format!("freeze_layers is {freeze_layers}, the backbone has {depth}");
+                    let reason =
+                        format!("freeze_layers is {freeze_layers}, the backbone has {depth}");
                     return Err(fail(reason));
                 }
                 AdapterSpec::Head { freeze_layers: *freeze_layers, labels: labels(*kind) }

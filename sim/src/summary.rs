@@ -99,8 +99,7 @@ impl Summary {
             EventKind::TrainingRolledBack { agent, .. } => self.agent(agent).rolled_back += 1,
             EventKind::AgentRestarted { agent, .. } => self.agent(agent).restarts += 1,
             EventKind::HoldoutScored { phase, scores } => {
-                let slot =
-                    if *phase == Phase::Before { &mut self.before } else { &mut self.after };
+                let slot = if *phase == Phase::Before { &mut self.before } else { &mut self.after };
                 *slot = Some(scores.clone());
             }
             EventKind::RunFinished { episodes, stopped, .. } => {

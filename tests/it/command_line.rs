@@ -29,14 +29,8 @@ fn check_accepts_the_shipped_scenario() {
 fn bad_scenarios_are_refused() {
     refused(&["run", "no/such/scenario"], &["no/such/scenario"]);
     refused(&["check", SCENARIO, "--set", "episode=3"], &["episode", "episodes"]);
-    refused(
-        &["check", SCENARIO, "--set", "protocol.pipeline.order=[\"nobody\"]"],
-        &["nobody"],
-    );
-    refused(
-        &["check", SCENARIO, "--set", "agents.reply.transfer.lora.rank=-1"],
-        &["rank", "-1"],
-    );
+    refused(&["check", SCENARIO, "--set", "protocol.pipeline.order=[\"nobody\"]"], &["nobody"]);
+    refused(&["check", SCENARIO, "--set", "agents.reply.transfer.lora.rank=-1"], &["rank", "-1"]);
 }
 
 #[test]

@@ -20,11 +20,8 @@ fn text<'a>(row: &'a Value, key: &str) -> &'a str {
 }
 
 fn triples(text: &str) -> BTreeSet<[char; 3]> {
-    let letters: Vec<char> = text
-        .to_lowercase()
-        .chars()
-        .filter(|c| c.is_alphanumeric() || c.is_whitespace())
-        .collect();
+    let letters: Vec<char> =
+        text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || c.is_whitespace()).collect();
     letters.windows(3).map(|w| [w[0], w[1], w[2]]).collect()
 }
 
@@ -69,8 +66,7 @@ fn every_item_is_consistent() {
 
 #[test]
 fn nothing_of_the_holdout_is_nearly_in_the_training_file() {
-    let train: Vec<_> =
-        rows("travel.jsonl").iter().map(|row| triples(text(row, "text"))).collect();
+    let train: Vec<_> = rows("travel.jsonl").iter().map(|row| triples(text(row, "text"))).collect();
     for row in rows("travel-holdout.jsonl") {
         let own = triples(text(&row, "text"));
         let nearest = train.iter().map(|other| overlap(&own, other)).fold(0.0, f64::max);

@@ -1,8 +1,14 @@
 //! One test binary: whole runs, whole command lines, the data, and the rules of the house.
 
+#[cfg(test)]
 mod command_line;
+#[cfg(test)]
 mod customer_data;
+#[cfg(test)]
 mod invalid_scenarios;
+#[cfg(test)]
 mod pretraining;
+#[cfg(test)]
 mod society;
+#[cfg(test)]
 mod tidy;

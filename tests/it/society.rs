@@ -19,23 +19,15 @@ fn a_society_plays_learns_and_leaves_everything_behind() {
     assert_eq!(count(&events, played), 40 + 2 * 12);
     let messages = |k: &EventKind| matches!(k, EventKind::MessageDelivered { .. });
     assert_eq!(count(&events, messages), 3 * (40 + 2 * 12));
-    let rule = |name: &'static str| {
-        move |k: &EventKind| {
-            matches!(k, EventKind::TriggerFired { rule, job: Some(_), .. } if rule == name)
-        }
-    };
+    let rule = |name: &'static str| move |k: &EventKind| matches!(k, EventKind::TriggerFired { rule, job: Some(_), .. } if rule == name);
     assert!(count(&events, rule("threshold")) > 0);
     assert!(count(&events, rule("periodic")) > 0);
     for objective in ["grpo", "supervised", "warm_up"] {
-        let started = |k: &EventKind| {
-            matches!(k, EventKind::TrainingStarted { objective: found, .. } if found == objective)
-        };
+        let started = |k: &EventKind| matches!(k, EventKind::TrainingStarted { objective: found, .. } if found == objective);
         assert!(count(&events, started) > 0, "{objective}");
     }
     // A generation is used as soon as the tick after it was published.
-    let swapped = |k: &EventKind| {
-        matches!(k, EventKind::MessageDelivered { generation, .. } if generation.0 >= 2)
-    };
+    let swapped = |k: &EventKind| matches!(k, EventKind::MessageDelivered { generation, .. } if generation.0 >= 2);
     assert!(count(&events, swapped) > 0, "new weights are used while the society plays");
 
     let summary = &finished.summary;

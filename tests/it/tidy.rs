@@ -87,9 +87,9 @@ fn the_pure_parts_stay_pure() {
     let pure = ["protocol", "metric", "training/trigger", "conductor/stage", "event", "summary"];
     let wrong = offenders(|path, text| {
         let sim = root().join("sim/src");
-        let is_pure = pure.iter().any(|part| {
-            path == sim.join(format!("{part}.rs")) || path.starts_with(sim.join(part))
-        });
+        let is_pure = pure
+            .iter()
+            .any(|part| path == sim.join(format!("{part}.rs")) || path.starts_with(sim.join(part)));
         is_pure
             && ["async ", "ractor::", "std::fs", "clock::", "tokio::"]
                 .iter()

@@ -53,10 +53,8 @@ pub fn run(more: &[&str]) -> Ran {
     let directory = tempfile::tempdir().expect("a temporary folder");
     let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
     let prepared = sim::run::prepare(scenario, &options).expect("a run that can begin");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let finished = runtime
         .block_on(prepared.play(Feed::unwatched(), Control::default()))
         .expect("a run that ends");

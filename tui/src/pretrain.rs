@@ -24,13 +24,9 @@ pub(crate) struct PretrainArguments {
 #[expect(clippy::print_stdout, reason = "the progress of a command without a screen")]
 pub(crate) fn pretrain(arguments: &PretrainArguments) -> miette::Result<Exit> {
     let report = |line: &str| println!("{line}");
-    let card = sim::pretraining::pretrain(
-        &arguments.folder,
-        &arguments.out,
-        arguments.tokens,
-        report,
-    )
-    .into_diagnostic()?;
+    let card =
+        sim::pretraining::pretrain(&arguments.folder, &arguments.out, arguments.tokens, report)
+            .into_diagnostic()?;
     println!(
         "held-out loss {:.4} nats/token, perplexity {:.2}; written to {}",
         card.holdout_loss,

@@ -75,10 +75,8 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
     };
     let prepared = sim::run::prepare(scenario, &options).into_diagnostic()?;
     let directory = prepared.directory().to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .into_diagnostic()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;
     let result = runtime.block_on(watched(prepared, arguments.display.chosen(), arguments.ascii));
     match result {
         Ok(finished) => {

@@ -68,10 +68,10 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
             jobs.join(", ")
         );
         if agent.rolled_back > 0 {
-            line += &format!(", {} rolled back", agent.rolled_back);
+            line.extend([", ", &agent.rolled_back.to_string(), " rolled back"]);
         }
         if agent.restarts > 0 {
-            line += &format!(", {} restarts", agent.restarts);
+            line.extend([", ", &agent.restarts.to_string(), " restarts"]);
         }
         lines.push(line);
     }

@@ -55,8 +55,9 @@ impl Adapter {
     /// When a file is missing or malformed, or a tensor does not fit the backbone.
     pub fn load(directory: &Path, backbone: &Backbone) -> Result<Self> {
         let path = directory.join(CONFIG);
-        let read =
-            |p: &Path| std::fs::read(p).map_err(|source| ModelError::File { path: p.into(), source });
+        let read = |p: &Path| {
+            std::fs::read(p).map_err(|source| ModelError::File { path: p.into(), source })
+        };
         let malformed = |reason: String| ModelError::Malformed {
             path: path.clone(),
             what: "adapter configuration",

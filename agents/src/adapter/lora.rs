@@ -108,7 +108,9 @@ pub fn initial(
         let shapes = config.layer_weights(layer);
         for &module in &spec.targets {
             let name = format!("model.layers.{layer}.{}.weight", module.path());
-            let Some((_, shape)) = shapes.iter().find(|(found, _)| *found == name) else { continue };
+            let Some((_, shape)) = shapes.iter().find(|(found, _)| *found == name) else {
+                continue;
+            };
             let (out, width) = (shape[0], shape[1]);
             let (a, b) = names(layer, module);
             // Kaiming uniform with a = sqrt(5): the bound is 1/sqrt(in).

@@ -72,7 +72,9 @@ fn load(
             return Err(ModelError::Malformed {
                 path: path.into(),
                 what: "checkpoint",
-                reason: format!("weight `{name}` is stored as {other:?}; f32, f16 and bf16 are read"),
+                reason: format!(
+                    "weight `{name}` is stored as {other:?}; f32, f16 and bf16 are read"
+                ),
             });
         }
     };

@@ -119,7 +119,8 @@ impl DecoderConfig {
         }
         if !self.num_attention_heads.is_multiple_of(self.key_value_heads())
             || !self.head_width().is_multiple_of(2)
-            || (self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads))
+            || (self.head_dim.is_none()
+                && !self.hidden_size.is_multiple_of(self.num_attention_heads))
         {
             return refuse("llama whose heads do not divide its width".to_owned());
         }
@@ -189,10 +190,10 @@ impl DecoderConfig {
         let frequencies: Vec<f32> = (0..width / 2)
             .map(|i| 1.0 / self.rope_theta.powf(2.0 * i as f64 / width as f64) as f32)
             .collect();
-        let angles: Vec<f32> = (0..positions)
-            .flat_map(|p| frequencies.iter().map(move |f| p as f32 * f))
-            .collect();
-        let angles = Tensor::from_vec(angles, (positions, width / 2), device)?.to_dtype(DType::F32)?;
+        let angles: Vec<f32> =
+            (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
+        let angles =
+            Tensor::from_vec(angles, (positions, width / 2), device)?.to_dtype(DType::F32)?;
         Ok((angles.cos()?, angles.sin()?))
     }
 }

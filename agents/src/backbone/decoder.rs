@@ -11,8 +11,8 @@ use candle_core::{Device, Tensor};
 use super::config::DecoderConfig;
 use super::differentiable::{attention, linear, rms_norm, rotary, swiglu};
 use super::kv_cache::KvCache;
-use crate::adapter::lora::{Lora, Module};
 use crate::adapter::Adapter;
+use crate::adapter::lora::{Lora, Module};
 use crate::error::{ModelError, Result};
 
 /// The weights of one layer, named as in the checkpoint.

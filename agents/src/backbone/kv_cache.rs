@@ -31,10 +31,9 @@ impl KvCache {
         values: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let all = match self.layers.get(layer) {
-            Some((k, v)) => (
-                Tensor::cat(&[k, &keys.detach()], 2)?,
-                Tensor::cat(&[v, &values.detach()], 2)?,
-            ),
+            Some((k, v)) => {
+                (Tensor::cat(&[k, &keys.detach()], 2)?, Tensor::cat(&[v, &values.detach()], 2)?)
+            }
             None => (keys.detach().contiguous()?, values.detach().contiguous()?),
         };
         if layer < self.layers.len() {

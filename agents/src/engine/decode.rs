@@ -26,7 +26,7 @@ pub enum Want {
         /// Tokens that end the text, not part of it.
         stop: Vec<u32>,
         /// The row's own random stream.
-        stream: Stream,
+        stream: Box<Stream>,
     },
 }
 
@@ -184,7 +184,7 @@ pub fn complete(backbone: &Backbone, prompt: &str, max_tokens: usize) -> Result<
         max_tokens,
         temperature: 0.0,
         stop: tokenizer.end().into_iter().collect(),
-        stream: Seed::new(0).stream(),
+        stream: Box::new(Seed::new(0).stream()),
     };
     let mut rows = [Row { adapter: None, tokens, want }];
     match run(backbone, &mut rows)?.pop() {

@@ -53,7 +53,6 @@ pub(crate) fn reply_loss(
     let count = targets.len();
     let flat = hidden.reshape((examples.len() * width, decoder.config().hidden_size))?;
     let at = flat.index_select(&Tensor::new(places, device)?, 0)?;
-    let losses =
-        negative_log_likelihood(&decoder.logits(&at)?, &Tensor::new(targets, device)?)?;
+    let losses = negative_log_likelihood(&decoder.logits(&at)?, &Tensor::new(targets, device)?)?;
     Ok(((losses * Tensor::new(weights, device)?)?.sum_all()?, count))
 }

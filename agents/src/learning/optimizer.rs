@@ -113,8 +113,7 @@ impl Optimizer {
             let Some(gradient) = gradients.get(name) else { continue };
             let gradient = (gradient * shrink)?;
             parameter.first = ((&parameter.first * beta1)? + (&gradient * (1.0 - beta1))?)?;
-            parameter.second =
-                ((&parameter.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            parameter.second = ((&parameter.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
             let direction = ((&parameter.first / correct1)?
                 / ((&parameter.second / correct2)?.sqrt()? + epsilon)?)?;
             let value = parameter.var.as_detached_tensor();

@@ -184,9 +184,7 @@ impl Stage {
 
     fn begin_episodes(&mut self) {
         let (width, total) = match self.phase {
-            Phase::Play => {
-                (self.scenario.concurrent_episodes, self.scenario.episodes as usize)
-            }
+            Phase::Play => (self.scenario.concurrent_episodes, self.scenario.episodes as usize),
             _ => (HOLDOUT_WIDTH, self.task.holdout.len()),
         };
         while self.active.len() < width && self.begun < total {

@@ -51,8 +51,13 @@ fn sum(stream: &mut Stream) -> String {
         9 => {
             let (hour, wait) = (stream.random_range(1..12_u32), stream.random_range(1..10_u32));
             let end = (hour + wait - 1) % 12 + 1;
-            format!("question: it is {hour} o'clock. what time is it in {wait} hours?\nanswer: {end} o'clock")
+            format!(
+                "question: it is {hour} o'clock. what time is it in {wait} hours?\nanswer: {end} o'clock"
+            )
         }
-        _ => format!("{who} counted {a} {thing}, {other} counted {b}. together they counted {}.", a + b),
+        _ => format!(
+            "{who} counted {a} {thing}, {other} counted {b}. together they counted {}.",
+            a + b
+        ),
     }
 }

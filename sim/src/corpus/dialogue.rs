@@ -34,7 +34,7 @@ impl Dialogues {
         let mut text = format!("customer: {ask}\n");
         let form = stream.random_range(0..10);
         if form < 7 {
-            text += &format!("topic: {}\n", topic.name);
+            text.extend(["topic: ", &topic.name, "\n"]);
         }
         if form == 0 {
             return text;
@@ -47,11 +47,11 @@ impl Dialogues {
             let step = stream.random_range(1..topics.len());
             &topics[(index + step) % topics.len()]
         };
-        text += &format!("agent: {}\n", say(&answered.answer, stream));
+        text.extend(["agent: ", &say(&answered.answer, stream), "\n"]);
         if judged {
             text += if right { "resolved: yes\n" } else { "resolved: no\n" };
         } else if form < 3 {
-            text += &format!("customer: {}\n", say(&topic.follow, stream));
+            text.extend(["customer: ", &say(&topic.follow, stream), "\n"]);
         }
         text
     }

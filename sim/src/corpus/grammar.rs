@@ -221,13 +221,7 @@ impl Grammar {
         text
     }
 
-    fn value(
-        &self,
-        what: &What,
-        memory: &mut Memory,
-        stream: &mut Stream,
-        depth: usize,
-    ) -> String {
+    fn value(&self, what: &What, memory: &mut Memory, stream: &mut Stream, depth: usize) -> String {
         match what {
             What::Rule(rule) => self.rule(rule, memory, stream, depth),
             What::Number(low, high) => stream.random_range(*low..=*high).to_string(),

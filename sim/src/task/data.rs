@@ -36,7 +36,9 @@ pub enum TaskError {
         reason: String,
     },
     /// A column is missing.
-    #[error("{path} has no column `{column}`; it has {found}. Name it with --set task.support.columns.{role}=NAME")]
+    #[error(
+        "{path} has no column `{column}`; it has {found}. Name it with --set task.support.columns.{role}=NAME"
+    )]
     Column {
         /// The file.
         path: PathBuf,
@@ -113,9 +115,8 @@ fn csv(bytes: &[u8], path: &Path, columns: &Columns) -> Result<Vec<Record>, Task
     let (must, reply) = (place(&columns.must), place(&columns.reply));
     let mut records = Vec::new();
     for row in reader.records() {
-        let row = row.map_err(|e| {
-            line(e.position().map_or(0, ::csv::Position::line), e.to_string())
-        })?;
+        let row =
+            row.map_err(|e| line(e.position().map_or(0, ::csv::Position::line), e.to_string()))?;
         let at = row.position().map_or(0, ::csv::Position::line);
         let cell = |index: usize| row.get(index).unwrap_or_default().to_owned();
         let must = match must {

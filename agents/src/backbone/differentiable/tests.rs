@@ -26,8 +26,7 @@ fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor
     let gradients = weigh(f(&tracked).unwrap()).backward().unwrap();
     let step = 1e-2_f32;
     for (i, var) in vars.iter().enumerate() {
-        let analytic =
-            gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let analytic = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let flat = inputs[i].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for j in 0..flat.len() {
             let at = |offset: f32| {
@@ -68,8 +67,8 @@ fn rotary_gradient() {
 #[test]
 fn grouped_attention_gradient() {
     let hidden = f32::NEG_INFINITY;
-    let mask =
-        Tensor::new(&[[0f32, hidden, hidden], [0., 0., hidden], [0., 0., 0.]], &Device::Cpu).unwrap();
+    let mask = Tensor::new(&[[0f32, hidden, hidden], [0., 0., hidden], [0., 0., 0.]], &Device::Cpu)
+        .unwrap();
     check("attention", &[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]], |x| {
         attention(&x[0], &x[1], &x[2], Some(&mask))
     });

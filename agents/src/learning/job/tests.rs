@@ -94,10 +94,9 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
         max_tokens: 30,
         temperature: 0.0,
         stop: prompt::stops(tokenizer).unwrap(),
-        stream: Seed::new(0).stream(),
+        stream: Box::new(Seed::new(0).stream()),
     };
-    let tokens =
-        prompt::reply(tokenizer, &demonstration.query, &demonstration.topic).unwrap();
+    let tokens = prompt::reply(tokenizer, &demonstration.query, &demonstration.topic).unwrap();
     let mut rows = [Row { adapter: Some(&loaded), tokens, want }];
     let Got::Text(tokens) = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
     assert_eq!(tokenizer.decode(&tokens).unwrap().trim(), demonstration.reply);
@@ -131,9 +130,8 @@ fn grpo_raises_the_reward_it_is_given() {
         seed: Seed::new(3),
     };
     let reports = finish(&mut Job::new(Arc::clone(&backbone), from, job).unwrap());
-    let mean = |part: &[StepReport]| {
-        part.iter().filter_map(|r| r.reward).sum::<f64>() / part.len() as f64
-    };
+    let mean =
+        |part: &[StepReport]| part.iter().filter_map(|r| r.reward).sum::<f64>() / part.len() as f64;
     let (early, late) = (mean(&reports[..5]), mean(&reports[25..]));
     assert!(late > early + 0.1, "{early} {late}");
 }

@@ -79,7 +79,7 @@ impl Grpo {
                     max_tokens: self.max_tokens,
                     temperature: self.temperature,
                     stop: self.stop.clone(),
-                    stream: seed.index(place as u64).index(member as u64).stream(),
+                    stream: Box::new(seed.index(place as u64).index(member as u64).stream()),
                 };
                 let tokens = self.prompts[index].tokens.clone();
                 rows.push(Row { adapter: Some(sampling), tokens, want });

@@ -79,7 +79,7 @@ impl Supervised {
 
     /// Number of examples.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.examples.len()
     }
 

@@ -99,12 +99,7 @@ impl Stage {
         }
     }
 
-    fn add_job(
-        &mut self,
-        agent: &AgentName,
-        spec: JobSpec,
-        objective: &str,
-    ) {
+    fn add_job(&mut self, agent: &AgentName, spec: JobSpec, objective: &str) {
         let job = self.next_job;
         self.next_job += 1;
         let member = &self.members[agent];
