@@ -177,5 +177,5 @@ fn the_first_scenario_that_a_researcher_opens_is_valid() {
     let holdout = format!("task.support.holdout={}", data.path().join("holdout.jsonl").display());
     let scenario = load(path, &set(&[&train, &holdout]), None).unwrap();
     assert_eq!((scenario.name.as_str(), scenario.agents.len()), ("customer_service", 3));
-    assert_eq!((scenario.triggers.len(), scenario.faults.len()), (2, 1));
+    assert_eq!((scenario.triggers.len(), scenario.faults.len()), (4, 0));
 }
