@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     RunFailed,
     /// The scenario, the data, a model or the arguments are at fault.
     BadInput,
+    /// We made a mistake: something panicked that should not.
+    OurBug,
 }
 
 impl From<Exit> for ExitCode {
@@ -19,6 +21,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::RunFailed => 1,
             Exit::BadInput => 2,
+            Exit::OurBug => 70,
         })
     }
 }

@@ -50,12 +50,15 @@ enum Command {
 
 fn main() -> ExitCode {
     one_thread_per_kernel();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let work = std::panic::AssertUnwindSafe(|| match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
-    };
+    });
+    // What panicked has said so by itself.
+    let Ok(result) = std::panic::catch_unwind(work) else { return Exit::OurBug.into() };
     match result {
         Ok(exit) => exit.into(),
         Err(report) => {
