@@ -90,12 +90,6 @@ impl Recorder {
         self.check(result, "times.jsonl")
     }
 
-    /// Seconds since the run began.
-    #[must_use]
-    pub fn seconds(&self) -> f64 {
-        self.watch.seconds()
-    }
-
     /// Writes a file of the run directory in one go.
     ///
     /// # Errors

@@ -69,8 +69,14 @@ impl Task {
     pub fn order(&self, per_intent: usize, seed: Seed) -> (Vec<usize>, Vec<usize>) {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut seed.child("order").stream());
+        self.split(order, per_intent)
+    }
+
+    /// Parts training items into the first `per_intent` of each intent and the others, order kept.
+    #[must_use]
+    pub fn split(&self, items: Vec<usize>, per_intent: usize) -> (Vec<usize>, Vec<usize>) {
         let mut taken = vec![0_usize; self.labels.len()];
-        order.into_iter().partition(|&index| {
+        items.into_iter().partition(|&index| {
             let count = &mut taken[self.train[index].intent];
             *count += 1;
             *count <= per_intent

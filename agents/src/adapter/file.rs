@@ -7,7 +7,6 @@ use std::path::Path;
 use candle_core::DType;
 use serde_json::json;
 
-use super::lora::Module;
 use super::{Adapter, AdapterSpec, Generation};
 use crate::backbone::{Backbone, checkpoint};
 use crate::error::{ModelError, Result};
@@ -87,13 +86,5 @@ impl Adapter {
             }
         }
         Self::assemble(spec, generation, tensors, backbone)
-    }
-}
-
-impl Module {
-    /// The module of this name, such as `q_proj`.
-    #[must_use]
-    pub fn from_short(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|module| module.short() == name)
     }
 }

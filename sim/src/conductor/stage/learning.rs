@@ -57,13 +57,7 @@ impl Stage {
     /// The demonstrations an agent sees: the first so many of each intent.
     fn shown_to(&self, member: &Member) -> Vec<usize> {
         let per_intent = member.plan.warm_up.examples_per_intent;
-        let mut taken = vec![0_usize; self.task.labels.len()];
-        let keep = |&index: &usize| {
-            let count = &mut taken[self.task.train[index].intent];
-            *count += 1;
-            *count <= per_intent
-        };
-        self.demonstrations.iter().copied().filter(keep).collect()
+        self.task.split(self.demonstrations.clone(), per_intent).0
     }
 
     pub(super) fn fire(&mut self, index: usize, value: f64) {
