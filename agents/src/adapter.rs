@@ -1,43 +1,77 @@
 //! What makes a shared backbone an agent's own model, as immutable numbered generations.
 //!
-//! An adapter is named tensors plus a description of its kind. A generation is never changed after it
-//! was published: training builds the next one. Names and files follow PEFT where PEFT has a name.
+//! An adapter is named tensors plus a description of its kind: a method that changes the network, and
+//! perhaps a head that classifies. A generation is never changed after it was published: training builds
+//! the next one. Names and files follow PEFT where PEFT has a name.
 
 pub mod file;
 pub mod head;
+pub mod ia3;
 pub mod lora;
+pub mod own;
+pub mod peft;
+pub mod pissa;
+pub mod update;
+pub mod vera;
+pub mod virtual_tokens;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::head::Head;
-use self::lora::{Lora, LoraSpec, Module};
-use crate::backbone::Backbone;
-use crate::backbone::decoder::{Layer, find};
+use self::head::{Head, HeadSpec};
+use self::ia3::Ia3Spec;
+use self::lora::LoraSpec;
+use self::update::Update;
+use self::vera::VeraSpec;
+use crate::backbone::block::{Block, Outer};
+use crate::backbone::names::Module;
+use crate::backbone::{Architecture, Backbone};
 use crate::error::Result;
 use crate::seed::Seed;
 
-/// The kind and shape of an adapter.
+/// How an adapter changes the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AdapterSpec {
-    /// Frozen backbone, linear classifier on its features.
-    Feature {
-        /// The classes, in the order of the outputs.
-        labels: Vec<String>,
-    },
+pub enum Method {
+    /// Not at all: feature-based transfer, where only a head is trained.
+    Frozen,
     /// Low-rank updates of frozen weights.
     Lora(LoraSpec),
-    /// The first layers frozen, the others and a new head trained.
-    Head {
+    /// Learned scales of activations.
+    Ia3(Ia3Spec),
+    /// Shared random projections with learned scales.
+    Vera(VeraSpec),
+    /// Learned embeddings before every text.
+    Prompt {
+        /// How many.
+        tokens: usize,
+    },
+    /// Learned keys and values before every text, in every layer of a decoder.
+    Prefix {
+        /// How many.
+        tokens: usize,
+    },
+    /// Own copies of the upper layers.
+    Layers {
         /// How many layers, counted from the input, stay as they were pretrained.
         freeze_layers: usize,
-        /// The classes, in the order of the outputs.
-        labels: Vec<String>,
     },
+    /// An own copy of everything.
+    Full,
+}
+
+/// The kind and shape of an adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterSpec {
+    /// How it changes the network.
+    pub method: Method,
+    /// The classifier on top; none for an agent that writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadSpec>,
 }
 
 /// The number of a version of an adapter, from 0.
@@ -66,38 +100,41 @@ pub struct Adapter {
     spec: AdapterSpec,
     generation: Generation,
     tensors: BTreeMap<String, Tensor>,
-    lora: BTreeMap<(usize, Module), Lora>,
-    layers: BTreeMap<usize, Layer>,
-    norm: Option<Tensor>,
+    parts: Parts,
     head: Option<Head>,
+    architecture: Arc<Architecture>,
+}
+
+/// The tensors where the forward pass wants them, in the type it computes in.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    updates: BTreeMap<(usize, Module), Update>,
+    blocks: BTreeMap<usize, Block>,
+    outer: Option<Outer>,
+    prompt: Option<Tensor>,
+    prefix: Vec<[Tensor; 2]>,
 }
 
 impl Adapter {
-    /// Generation 0: for LoRA it changes nothing yet, for heads it knows nothing yet.
+    /// Generation 0: it changes nothing yet (prompts and prefixes excepted), and its head knows nothing.
     ///
     /// # Errors
-    /// On a tensor failure only.
+    /// When the method does not suit the backbone, for example by a target it does not have.
     pub fn initial(spec: AdapterSpec, backbone: &Backbone, seed: Seed) -> Result<Self> {
-        let config = backbone.decoder.config();
-        let device = backbone.decoder.device();
-        let tensors = match &spec {
-            AdapterSpec::Feature { labels } => head::initial(labels.len(), config, seed, device)?,
-            AdapterSpec::Lora(lora) => lora::initial(lora, config, seed, device)?,
-            AdapterSpec::Head { freeze_layers, labels } => {
-                let mut tensors = head::initial(labels.len(), config, seed, device)?;
-                for layer in *freeze_layers..config.num_hidden_layers {
-                    for (name, _) in config.layer_weights(layer) {
-                        let copy = backbone.weight(&name)?.copy()?;
-                        tensors.push((name, copy));
-                    }
-                }
-                let norm = "model.norm.weight".to_owned();
-                let copy = backbone.weight(&norm)?.copy()?;
-                tensors.push((norm, copy));
-                tensors
-            }
+        let mut tensors = match &spec.method {
+            Method::Frozen => BTreeMap::new(),
+            Method::Lora(lora) => lora::initial(lora, backbone, seed)?,
+            Method::Ia3(ia3) => ia3::initial(ia3, backbone)?,
+            Method::Vera(vera) => vera::initial(vera, backbone, seed)?,
+            Method::Prompt { tokens } => virtual_tokens::prompt(*tokens, backbone, seed)?,
+            Method::Prefix { tokens } => virtual_tokens::prefix(*tokens, backbone, seed)?,
+            Method::Layers { freeze_layers } => own::upper(*freeze_layers, backbone)?,
+            Method::Full => own::everything(backbone)?,
         };
-        Self::assemble(spec, Generation(0), tensors.into_iter().collect(), backbone)
+        if let Some(head) = &spec.head {
+            tensors.extend(head::initial(head, backbone, seed)?);
+        }
+        Self::assemble(spec, Generation(0), tensors, backbone)
     }
 
     /// Builds an adapter from named tensors: detached ones to run it, tracked ones to train it.
@@ -110,37 +147,37 @@ impl Adapter {
         tensors: BTreeMap<String, Tensor>,
         backbone: &Backbone,
     ) -> Result<Self> {
-        let depth = backbone.decoder.config().num_hidden_layers;
-        let mut adapter = Self {
-            generation,
-            lora: BTreeMap::new(),
-            layers: BTreeMap::new(),
-            norm: None,
-            head: None,
-            tensors,
-            spec,
+        // Adapters are kept in f32 and computed in the backbone's type.
+        let dtype = backbone.network.dtype();
+        let cast: BTreeMap<String, Tensor>;
+        let used = if dtype == DType::F32 {
+            &tensors
+        } else {
+            let convert = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.to_dtype(dtype)?));
+            cast = tensors.iter().map(convert).collect::<Result<_>>()?;
+            &cast
         };
-        match &adapter.spec {
-            AdapterSpec::Feature { .. } => adapter.head = Some(Head::assemble(&adapter.tensors)?),
-            AdapterSpec::Lora(lora) => {
-                let scale = lora.alpha / lora.rank as f64;
-                for layer in 0..depth {
-                    for &module in &lora.targets {
-                        let (a, b) = lora::names(layer, module);
-                        let (a, b) = (find(&adapter.tensors, &a)?, find(&adapter.tensors, &b)?);
-                        adapter.lora.insert((layer, module), Lora { a, b, scale });
-                    }
-                }
+        let mut parts = Parts::default();
+        match &spec.method {
+            Method::Frozen => {}
+            Method::Lora(lora) => parts.updates = lora::assemble(lora, used, backbone)?,
+            Method::Ia3(ia3) => parts.updates = ia3::assemble(ia3, used, backbone)?,
+            Method::Vera(vera) => parts.updates = vera::assemble(vera, used, backbone)?,
+            Method::Prompt { .. } => parts.prompt = Some(virtual_tokens::find_prompt(used)?),
+            Method::Prefix { .. } => parts.prefix = virtual_tokens::split_prefix(used, backbone)?,
+            Method::Layers { freeze_layers } => {
+                parts.blocks = own::blocks(*freeze_layers, used, backbone)?;
+                parts.outer = own::outer_with_norm(used, backbone)?;
             }
-            AdapterSpec::Head { freeze_layers, .. } => {
-                adapter.head = Some(Head::assemble(&adapter.tensors)?);
-                adapter.norm = Some(find(&adapter.tensors, "model.norm.weight")?);
-                for layer in *freeze_layers..depth {
-                    adapter.layers.insert(layer, Layer::assemble(layer, &adapter.tensors)?);
-                }
+            Method::Full => {
+                parts.blocks = own::blocks(0, used, backbone)?;
+                parts.outer = Some(own::outer(used, backbone)?);
             }
         }
-        Ok(adapter)
+        let head =
+            spec.head.as_ref().map(|head| Head::assemble(head, used, backbone)).transpose()?;
+        let architecture = Arc::clone(backbone.network.architecture());
+        Ok(Self { spec, generation, tensors, parts, head, architecture })
     }
 
     /// The kind and shape.
@@ -155,7 +192,7 @@ impl Adapter {
         self.generation
     }
 
-    /// The weights by name.
+    /// The weights by name, in f32.
     #[must_use]
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
         &self.tensors
@@ -167,27 +204,29 @@ impl Adapter {
         self.trained().map(|(_, tensor)| tensor.elem_count()).sum()
     }
 
-    /// The tensors that training changes: all but the statistics of features.
-    pub(crate) fn trained(&self) -> impl Iterator<Item = (&String, &Tensor)> {
-        self.tensors.iter().filter(|(name, _)| *name != head::MEAN && *name != head::SCALE)
+    /// The tensors that training changes.
+    pub fn trained(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter().filter(|(name, _)| !is_fixed(name))
+    }
+
+    /// The tensors that belong to the adapter and stay as they are.
+    pub fn fixed(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter().filter(|(name, _)| is_fixed(name))
     }
 
     /// The classes of a classifier; empty for a text model.
     #[must_use]
     pub fn labels(&self) -> &[String] {
-        match &self.spec {
-            AdapterSpec::Feature { labels } | AdapterSpec::Head { labels, .. } => labels,
-            AdapterSpec::Lora(_) => &[],
-        }
+        self.spec.head.as_ref().map_or(&[], |head| &head.labels)
     }
 
     /// The first layer that is not the backbone's own; the depth where all of them are.
     #[must_use]
     pub fn frozen_layers(&self, depth: usize) -> usize {
-        match &self.spec {
-            AdapterSpec::Feature { .. } => depth,
-            AdapterSpec::Lora(_) => 0,
-            AdapterSpec::Head { freeze_layers, .. } => *freeze_layers,
+        match &self.spec.method {
+            Method::Frozen => depth,
+            Method::Layers { freeze_layers } => *freeze_layers,
+            _ => 0,
         }
     }
 
@@ -213,15 +252,40 @@ impl Adapter {
         Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    pub(crate) fn lora(&self, layer: usize, module: Module) -> Option<&Lora> {
-        self.lora.get(&(layer, module))
+    /// How many columns its virtual tokens take.
+    #[must_use]
+    pub fn virtual_tokens(&self) -> usize {
+        match &self.spec.method {
+            Method::Prompt { tokens } | Method::Prefix { tokens } => *tokens,
+            _ => 0,
+        }
     }
 
-    pub(crate) fn layer(&self, layer: usize) -> Option<&Layer> {
-        self.layers.get(&layer)
+    pub(crate) fn update(&self, layer: usize, module: Module) -> Option<&Update> {
+        self.parts.updates.get(&(layer, module))
     }
 
-    pub(crate) fn norm(&self) -> Option<&Tensor> {
-        self.norm.as_ref()
+    pub(crate) fn block(&self, layer: usize) -> Option<&Block> {
+        self.parts.blocks.get(&layer)
     }
+
+    pub(crate) fn outer(&self) -> Option<&Outer> {
+        self.parts.outer.as_ref()
+    }
+
+    pub(crate) fn prompt(&self) -> Option<&Tensor> {
+        self.parts.prompt.as_ref()
+    }
+
+    /// Keys and values of virtual tokens in a layer, each `[key heads, tokens, width]`.
+    pub(crate) fn prefix(&self, layer: usize) -> Option<&[Tensor; 2]> {
+        self.parts.prefix.get(layer)
+    }
+}
+
+/// Whether a tensor of this name is never trained.
+fn is_fixed(name: &str) -> bool {
+    matches!(name, head::MEAN | head::SCALE | vera::A | vera::B)
+        || name.ends_with(lora::FIXED_A)
+        || name.ends_with(lora::FIXED_B)
 }

@@ -2,53 +2,102 @@
 //!
 //! Immutable. What an agent adds to it is an [`crate::adapter::Adapter`].
 
+pub mod architecture;
+pub(crate) mod block;
 pub mod builtin;
 pub mod checkpoint;
 pub mod config;
-pub mod decoder;
 mod differentiable;
+pub mod hooks;
 pub mod kv_cache;
+pub mod names;
+pub mod network;
+pub mod rope;
+pub mod rows;
+pub mod weight;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::distr::Distribution;
 
+pub use self::architecture::Architecture;
+use self::checkpoint::Checkpoint;
 pub use self::config::DecoderConfig;
-pub use self::decoder::{Decoder, Rows, Tokens};
-pub(crate) use self::differentiable::{linear, negative_log_likelihood};
+pub(crate) use self::differentiable::{activate, matmul, negative_log_likelihood};
 pub use self::kv_cache::KvCache;
+pub use self::network::{Network, Pass};
+pub use self::rows::{Rows, Tokens};
+pub use self::weight::Weight;
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 use crate::tokenizer::Tokenizer;
 
-/// The largest model file that is read into memory.
-const LARGEST_FILE: u64 = 8 << 30;
+/// The largest configuration or tokenizer that is read into memory.
+const LARGEST_FILE: u64 = 256 << 20;
 
-/// A pretrained decoder with its tokenizer.
+/// A pretrained network with its tokenizer.
 #[derive(Debug)]
 pub struct Backbone {
     /// The network.
-    pub decoder: Decoder,
+    pub network: Network,
     /// The vocabulary it was trained with.
     pub tokenizer: Tokenizer,
-    weights: BTreeMap<String, Tensor>,
+    weights: BTreeMap<String, Weight>,
 }
 
 impl Backbone {
-    /// Loads a Hugging Face directory: `config.json`, `model.safetensors`, `tokenizer.json`.
+    /// Loads a Hugging Face directory (`config.json`, safetensors, `tokenizer.json`), computing in f32.
     ///
     /// # Errors
     /// When a file is missing or malformed, the architecture is not ours, or the parts do not fit.
     pub fn load(directory: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(directory, DType::F32, device)
+    }
+
+    /// Loads a Hugging Face directory, computing in `dtype`.
+    ///
+    /// # Errors
+    /// As [`Backbone::load`].
+    pub fn load_as(directory: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let config_path = directory.join("config.json");
         let json = String::from_utf8_lossy(&read_file(&config_path)?).into_owned();
-        let config = DecoderConfig::from_json(&json, &config_path)?;
+        let architecture = Architecture::from_json(&json, &config_path)?;
         let tokenizer = Tokenizer::from_file(&directory.join("tokenizer.json"))?;
-        let path = directory.join("model.safetensors");
-        let weights = checkpoint::read(&read_file(&path)?, &path, &config, device)?;
-        Self::assemble(config, weights, tokenizer, device)
+        let checkpoint = Checkpoint::open(directory)?;
+        Self::read(architecture, &checkpoint, tokenizer, dtype, device)
+    }
+
+    /// Reads the weights that `architecture` asks for.
+    ///
+    /// # Errors
+    /// When one is missing, misshapen or not finite.
+    pub(crate) fn read(
+        architecture: Architecture,
+        checkpoint: &Checkpoint,
+        tokenizer: Tokenizer,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let family = architecture.family;
+        let stored = |name: &str| -> Option<String> {
+            spellings(family, name).into_iter().find(|name| checkpoint.shape(name).is_some())
+        };
+        let mut weights = BTreeMap::new();
+        for (name, shape) in architecture.weights() {
+            let found =
+                stored(&name).ok_or_else(|| ModelError::MissingWeight { name: name.clone() })?;
+            let tensor = checkpoint.read(&found, &shape, dtype, device)?;
+            weights.insert(name, Weight::Dense(tensor));
+        }
+        for (name, shape) in architecture.optional_weights() {
+            if let Some(found) = stored(&name) {
+                let tensor = checkpoint.read(&found, &shape, dtype, device)?;
+                weights.insert(name, Weight::Dense(tensor));
+            }
+        }
+        Self::assemble(architecture, weights, tokenizer)
     }
 
     /// Puts the parts together.
@@ -56,20 +105,20 @@ impl Backbone {
     /// # Errors
     /// When the tokenizer has more tokens than the embedding has rows, or a weight is missing.
     pub fn assemble(
-        config: DecoderConfig,
-        weights: BTreeMap<String, Tensor>,
+        architecture: Architecture,
+        weights: BTreeMap<String, Weight>,
         tokenizer: Tokenizer,
-        device: &Device,
     ) -> Result<Self> {
-        if tokenizer.vocabulary() > config.vocab_size {
+        if tokenizer.vocabulary() > architecture.vocabulary {
             return Err(ModelError::Tokenizer(format!(
                 "the tokenizer has {} tokens, the model only {}",
                 tokenizer.vocabulary(),
-                config.vocab_size
+                architecture.vocabulary
             )));
         }
-        let decoder = Decoder::assemble(config, &weights, device)?;
-        Ok(Self { decoder, tokenizer, weights })
+        let get = |name: &str| find(&weights, name);
+        let network = Network::assemble(architecture, &get)?;
+        Ok(Self { network, tokenizer, weights })
     }
 
     /// A backbone of the same architecture and vocabulary with random weights: the control without
@@ -78,19 +127,42 @@ impl Backbone {
     /// # Errors
     /// On a tensor failure only.
     pub fn from_scratch(&self, seed: Seed) -> Result<Self> {
-        let config = self.decoder.config().clone();
-        let device = self.decoder.device().clone();
-        let weights = random_weights(&config, seed, &device)?;
-        Self::assemble(config, weights, self.tokenizer.clone(), &device)
+        let architecture = Architecture::clone(self.network.architecture());
+        let weights = random_weights(&architecture, seed, self.network.device())?;
+        let weights = weights.into_iter().map(|(name, w)| (name, Weight::Dense(w))).collect();
+        Self::assemble(architecture, weights, self.tokenizer.clone())
     }
 
-    /// A weight by its checkpoint name.
+    /// A weight by its canonical name.
     ///
     /// # Errors
     /// When there is none of that name.
-    pub fn weight(&self, name: &str) -> Result<Tensor> {
-        decoder::find(&self.weights, name)
+    pub fn weight(&self, name: &str) -> Result<Weight> {
+        find(&self.weights, name)
     }
+}
+
+fn find(weights: &BTreeMap<String, Weight>, name: &str) -> Result<Weight> {
+    let missing = || ModelError::MissingWeight { name: name.to_owned() };
+    weights.get(name).cloned().ok_or_else(missing)
+}
+
+/// How checkpoints spell a canonical name: bare, under a task head, or with TensorFlow's norms.
+fn spellings(family: architecture::Family, name: &str) -> Vec<String> {
+    let mut spellings = vec![name.to_owned()];
+    if family.is_decoder() {
+        spellings.extend(name.strip_prefix("model.").map(str::to_owned));
+        spellings.push(format!("language_model.{name}"));
+    } else {
+        spellings.push(format!("{}{name}", family.wrapped()));
+    }
+    let older: Vec<String> = spellings
+        .iter()
+        .filter(|name| name.contains("LayerNorm"))
+        .map(|name| name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"))
+        .collect();
+    spellings.extend(older);
+    spellings
 }
 
 /// Reads a file that is not absurdly large.
@@ -108,22 +180,28 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Random weights: normal with standard deviation 0.02, output projections scaled down by depth
-/// (Radford et al. 2019), norms at one.
+/// (Radford et al. 2019), norms at one (Gemma's at zero, which is the same), biases at zero.
 ///
 /// # Errors
 /// On a tensor failure only.
 pub fn random_weights(
-    config: &DecoderConfig,
+    architecture: &Architecture,
     seed: Seed,
     device: &Device,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let depth = 1.0 / (2.0 * config.num_hidden_layers as f32).sqrt();
-    config
+    let depth = 1.0 / (2.0 * architecture.depth() as f32).sqrt();
+    let one = architecture.norm != architecture::NormKind::RmsFromOne;
+    architecture
         .weights()
         .into_iter()
         .map(|(name, shape)| {
             let tensor = if shape.len() == 1 {
-                Tensor::ones(shape, candle_core::DType::F32, device)?
+                let at_one = name.ends_with("weight") && one;
+                if at_one {
+                    Tensor::ones(shape, DType::F32, device)?
+                } else {
+                    Tensor::zeros(shape, DType::F32, device)?
+                }
             } else {
                 let out = name.contains("o_proj") || name.contains("down_proj");
                 let spread = if out { 0.02 * depth } else { 0.02 };

@@ -53,7 +53,40 @@ pub enum ModelError {
         /// What the configuration names.
         found: String,
         /// What can be loaded.
-        supported: &'static str,
+        supported: String,
+    },
+    /// A weight that must be plain is quantised.
+    #[error("weight `{name}` is quantised; norms, biases and tables must be plain")]
+    Quantized {
+        /// The tensor's name.
+        name: String,
+    },
+    // ---- adapters ----
+    /// A target names no linear map of the backbone.
+    #[error("target `{target}` is no linear map of {family}; it has {known}, or all-linear")]
+    Target {
+        /// What was asked for.
+        target: String,
+        /// The backbone's family.
+        family: &'static str,
+        /// What there is.
+        known: String,
+    },
+    /// A rank that makes no sense for a map.
+    #[error("rank {rank} does not fit `{path}`: it may be 1 to {largest}")]
+    Rank {
+        /// What was asked for.
+        rank: usize,
+        /// The map.
+        path: String,
+        /// The smaller side of its matrix.
+        largest: usize,
+    },
+    /// An adapter file holds a tensor that its configuration does not explain.
+    #[error("tensor `{name}` of the adapter belongs to nothing that its configuration names")]
+    UnknownWeight {
+        /// The tensor's name.
+        name: String,
     },
     // ---- use ----
     /// A text has more tokens than the model can read.

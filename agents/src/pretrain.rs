@@ -10,8 +10,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::backbone::decoder::{Decoder, Rows, Tokens};
-use crate::backbone::{DecoderConfig, checkpoint, negative_log_likelihood, random_weights};
+use crate::backbone::block::named;
+use crate::backbone::{
+    DecoderConfig, Network, Pass, Rows, Tokens, checkpoint, negative_log_likelihood, random_weights,
+};
 use crate::error::{ModelError, Result};
 use crate::learning::optimizer::{AdamW, Optimizer};
 use crate::learning::schedule::Schedule;
@@ -66,7 +68,6 @@ pub struct Pretraining {
     config: DecoderConfig,
     plan: Plan,
     optimizer: Optimizer,
-    device: Device,
 }
 
 /// Sequences of exactly `length + 1` tokens cut from a stream of texts, each text between the special
@@ -111,11 +112,11 @@ impl Pretraining {
     ///
     /// # Errors
     /// On a tensor failure only.
-    pub fn new(config: DecoderConfig, plan: Plan, device: Device) -> Result<Self> {
-        let weights = random_weights(&config, plan.seed.child("weights"), &device)?;
+    pub fn new(config: DecoderConfig, plan: Plan, device: &Device) -> Result<Self> {
+        let weights = random_weights(&config.architecture()?, plan.seed.child("weights"), device)?;
         let numbers = AdamW { beta2: 0.98, weight_decay: 0.05, ..AdamW::default() };
         let optimizer = Optimizer::new(numbers, weights.iter())?;
-        Ok(Self { config, plan, optimizer, device })
+        Ok(Self { config, plan, optimizer })
     }
 
     /// Trains until the plan is done, reporting after every step.
@@ -149,13 +150,13 @@ impl Pretraining {
 
     fn gradients(&self, batch: &[Vec<u32>]) -> Result<(f64, BTreeMap<String, Tensor>)> {
         let tracked = self.optimizer.tracked();
-        let decoder = Decoder::assemble(self.config.clone(), &tracked, &self.device)?;
+        let network = self.network(&tracked)?;
         let size = batch.len().div_ceil(self.plan.shards);
         let share = 1.0 / (batch.len() * self.plan.length) as f64;
         let shards: Vec<Result<(f64, BTreeMap<String, Tensor>)>> = batch
             .par_chunks(size)
             .map(|rows| {
-                let loss = (total_loss(&decoder, rows)? * share)?;
+                let loss = (total_loss(&network, rows)? * share)?;
                 let store = loss.backward()?;
                 let gradients = tracked
                     .iter()
@@ -180,16 +181,19 @@ impl Pretraining {
         Ok((total, sum))
     }
 
+    fn network(&self, weights: &BTreeMap<String, Tensor>) -> Result<Network> {
+        Network::assemble(self.config.architecture()?, &named(weights))
+    }
+
     /// Mean loss in nats a token on sequences that are not trained on.
     ///
     /// # Errors
     /// On a tensor failure only.
     pub fn evaluate(&self, sequences: &[Vec<u32>]) -> Result<f64> {
-        let decoder =
-            Decoder::assemble(self.config.clone(), &self.optimizer.values()?, &self.device)?;
+        let network = self.network(&self.optimizer.values()?)?;
         let losses: Vec<Result<f64>> = sequences
             .par_chunks(16)
-            .map(|rows| Ok(f64::from(total_loss(&decoder, rows)?.to_scalar::<f32>()?)))
+            .map(|rows| Ok(f64::from(total_loss(&network, rows)?.to_scalar::<f32>()?)))
             .collect();
         let tokens: usize = sequences.iter().map(|row| row.len() - 1).sum();
         Ok(losses.into_iter().sum::<Result<f64>>()? / tokens as f64)
@@ -212,14 +216,15 @@ impl Pretraining {
 }
 
 /// Summed loss of next-token prediction over rows of `length + 1` tokens.
-fn total_loss(decoder: &Decoder, rows: &[Vec<u32>]) -> Result<Tensor> {
+fn total_loss(network: &Network, rows: &[Vec<u32>]) -> Result<Tensor> {
     let inputs: Vec<Vec<u32>> = rows.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
     let targets: Vec<u32> = rows.iter().flat_map(|row| row[1..].iter().copied()).collect();
-    let device = decoder.device();
-    let tokens = Tokens::pack(&inputs, device)?;
-    let hidden = decoder.hidden(&tokens, &[Rows { adapter: None, count: rows.len() }], None)?;
-    let width = decoder.config().hidden_size;
-    let logits = decoder.logits(&hidden.reshape((targets.len(), width))?)?;
+    let device = network.device();
+    let owners = [Rows { adapter: None, count: rows.len() }];
+    let tokens = Tokens::pack(&inputs, &owners, device)?;
+    let hidden = network.hidden(&tokens, Pass::of(&owners))?;
+    let flat = hidden.reshape((targets.len(), network.architecture().hidden))?;
+    let logits = network.logits(&flat, &[Rows { adapter: None, count: targets.len() }])?;
     let targets = Tensor::new(targets, device)?;
     Ok(negative_log_likelihood(&logits, &targets)?.sum_all()?)
 }

@@ -142,10 +142,10 @@ pub fn pretrain(
         seed,
     };
     let steps = plan.steps();
-    let parameters = config.parameters();
+    let parameters = config.architecture()?.parameters();
     report(&format!("{parameters} parameters, {steps} steps"));
     let mut sequences = Sequences::new(corpus.documents(train), &tokenizer, length);
-    let mut pretraining = Pretraining::new(config, plan, DeviceKind::Cpu.open()?)?;
+    let mut pretraining = Pretraining::new(config, plan, &DeviceKind::Cpu.open()?)?;
     let mut curve = "step,tokens,learning_rate,train_loss,holdout_loss\n".to_owned();
     let mut window = Vec::new();
     let curve_path = out.join("curve.csv");
@@ -232,7 +232,9 @@ fn config(recipe: &Recipe, path: &Path) -> Result<DecoderConfig, PretrainError> 
     let mut model = serde_json::to_value(&recipe.model).unwrap_or_default();
     model["vocab_size"] = recipe.vocabulary.into();
     model["tie_word_embeddings"] = true.into();
-    Ok(DecoderConfig::from_json(&model.to_string(), path)?)
+    model["model_type"] = "llama".into();
+    serde_json::from_value(model)
+        .map_err(|e| PretrainError::Recipe { path: path.into(), reason: e.to_string() })
 }
 
 fn last_train_loss(curve: &str) -> f64 {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agents::adapter::{Adapter, AdapterSpec};
+use agents::adapter::head::HeadSpec;
+use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
 use agents::engine::Engine;
@@ -201,17 +202,21 @@ fn members(
         };
         let spec = match &plan.transfer {
             TransferPlan::Feature { labels: kind } => {
-                AdapterSpec::Feature { labels: labels(*kind) }
+                let head = Some(HeadSpec::new(labels(*kind)));
+                AdapterSpec { method: Method::Frozen, head }
             }
-            TransferPlan::Lora(lora) => AdapterSpec::Lora(lora.clone()),
+            TransferPlan::Lora(lora) => {
+                AdapterSpec { method: Method::Lora(lora.clone()), head: None }
+            }
             TransferPlan::Head { freeze_layers, labels: kind } => {
-                let depth = backbone.decoder.config().num_hidden_layers;
+                let depth = backbone.network.depth();
                 if *freeze_layers > depth {
                     let reason =
                         format!("freeze_layers is {freeze_layers}, the backbone has {depth}");
                     return Err(fail(reason));
                 }
-                AdapterSpec::Head { freeze_layers: *freeze_layers, labels: labels(*kind) }
+                let head = Some(HeadSpec::new(labels(*kind)));
+                AdapterSpec { method: Method::Layers { freeze_layers: *freeze_layers }, head }
             }
         };
         let adapter = Adapter::initial(spec, &backbone, seed.child(name.as_str()))

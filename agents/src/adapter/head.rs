@@ -1,72 +1,203 @@
-//! A classification head: a linear layer over the features of a text, with a label for each output.
+//! A classification head: a linear layer over the features of a text, or of each of its tokens, with a label
+//! for each output.
 //!
-//! Features are the last token's final hidden state and the mean over all tokens of the embeddings and of
-//! every layer, side by side: lower layers keep the words, upper ones what they amount to (Peters et al.
-//! 2019, arXiv 1903.05987). They are brought to zero mean and unit spread by statistics of the examples that
-//! the head was first trained on.
+//! How a text becomes features is its pooling. The features that need no training of the network below are
+//! means over tokens of every layer, side by side: lower layers keep the words, upper ones what they amount
+//! to (Peters et al. 2019, arXiv 1903.05987). They can be brought to zero mean and unit spread by statistics
+//! of the examples that the head was first trained on.
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
 
-use crate::backbone::decoder::find;
-use crate::backbone::{Decoder, DecoderConfig, Rows, linear, normal};
+use crate::backbone::architecture::{Activation, Family};
+use crate::backbone::block::{Linear, find, named};
+use crate::backbone::{Backbone, Network, Rows, Tokens, activate, normal};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
-/// Name of the weights, as PEFT names a sequence classifier's.
-pub const WEIGHT: &str = "score.weight";
-/// Name of the biases.
-pub const BIAS: &str = "score.bias";
 /// Name of the features' means; not trained.
 pub const MEAN: &str = "feature.mean";
 /// Name of the features' inverse spreads; not trained.
 pub const SCALE: &str = "feature.scale";
 
-/// A linear classifier over features.
+/// How the hidden states of a text become its features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Means over tokens of the embeddings and every layer, and the last token's final state.
+    #[default]
+    Layers,
+    /// Mean over tokens of the final states, as sentence encoders do.
+    Mean,
+    /// The first token's final state, BERT's `[CLS]`.
+    First,
+    /// The last token's final state, which in a decoder has seen the whole text.
+    Last,
+    /// The first token through BERT's pretrained pooler, `tanh(W x + b)`.
+    Pooler,
+}
+
+/// The shape of a head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadSpec {
+    /// The classes, in the order of the outputs.
+    pub labels: Vec<String>,
+    /// What it reads.
+    #[serde(default)]
+    pub pooling: Pooling,
+    /// Whether every token gets a label of its own; pooling plays no part then.
+    #[serde(default)]
+    pub per_token: bool,
+    /// Whether features are brought to zero mean and unit spread first.
+    #[serde(default = "yes")]
+    pub standardize: bool,
+    /// Whether outputs have a bias.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Whether a trained dense layer comes first, as in RoBERTa (tanh) and DistilBERT (ReLU).
+    #[serde(default)]
+    pub dense: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl HeadSpec {
+    /// Labels of a whole text from the features of every layer.
+    #[must_use]
+    pub fn new(labels: Vec<String>) -> Self {
+        let pooling = Pooling::default();
+        Self { labels, pooling, per_token: false, standardize: true, bias: true, dense: false }
+    }
+
+    /// The head that the family's own class for sequence classification has in transformers, so that PEFT
+    /// can exchange it. ModernBERT's has a norm inside and is not offered.
+    #[must_use]
+    pub fn sequence_classification(labels: Vec<String>, family: Family) -> Option<Self> {
+        let (pooling, bias, dense) = match family {
+            Family::Bert => (Pooling::Pooler, true, false),
+            Family::Roberta | Family::XlmRoberta | Family::DistilBert => {
+                (Pooling::First, true, true)
+            }
+            Family::ModernBert => return None,
+            _ => (Pooling::Last, false, false),
+        };
+        Some(Self { labels, pooling, per_token: false, standardize: false, bias, dense })
+    }
+
+    /// Number of features it reads.
+    fn width(&self, network: &Network) -> usize {
+        let architecture = network.architecture();
+        match self.pooling {
+            Pooling::Layers if !self.per_token => (architecture.depth() + 2) * architecture.hidden,
+            _ => architecture.hidden,
+        }
+    }
+
+    /// Paths of the output layer and of the dense layer before it, as transformers names them.
+    pub(crate) fn paths(&self, family: Family) -> (&'static str, Option<&'static str>) {
+        match (family, self.dense) {
+            (Family::Roberta | Family::XlmRoberta, true) => {
+                ("classifier.out_proj", Some("classifier.dense"))
+            }
+            (Family::DistilBert, true) => ("classifier", Some("pre_classifier")),
+            (family, dense) => {
+                let out = if family.is_decoder() { "score" } else { "classifier" };
+                (out, dense.then_some("pre_classifier"))
+            }
+        }
+    }
+}
+
+/// A classifier over features.
 #[derive(Clone, Debug)]
 pub struct Head {
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    scale: Tensor,
+    out: Linear,
+    dense: Option<(Linear, Activation)>,
+    statistics: Option<[Tensor; 2]>,
+    /// What it reads.
+    pub pooling: Pooling,
+    /// Whether every token gets a label of its own.
+    pub per_token: bool,
 }
 
 impl Head {
     /// Picks the head out of named tensors.
-    pub(crate) fn assemble(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
+    pub(crate) fn assemble(
+        spec: &HeadSpec,
+        tensors: &BTreeMap<String, Tensor>,
+        backbone: &Backbone,
+    ) -> Result<Self> {
+        let family = backbone.network.architecture().family;
+        let (out, dense) = spec.paths(family);
+        let get = named(tensors);
+        let relu = family == Family::DistilBert;
+        let activation = if relu { Activation::Relu } else { Activation::Tanh };
+        let statistics = if spec.standardize {
+            Some([find(tensors, MEAN)?, find(tensors, SCALE)?])
+        } else {
+            None
+        };
         Ok(Self {
-            weight: find(tensors, WEIGHT)?,
-            bias: find(tensors, BIAS)?,
-            mean: find(tensors, MEAN)?,
-            scale: find(tensors, SCALE)?,
+            out: Linear::assemble(out, spec.bias, &get)?,
+            dense: dense
+                .map(|path| Ok::<_, ModelError>((Linear::assemble(path, true, &get)?, activation)))
+                .transpose()?,
+            statistics,
+            pooling: spec.pooling,
+            per_token: spec.per_token,
         })
     }
 
-    /// Logits `[rows, labels]` of features `[rows, width]`.
+    /// Logits `[n, labels]` of features `[n, width]`.
     ///
     /// # Errors
     /// On a tensor failure only.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
-        let x = features.broadcast_sub(&self.mean)?.broadcast_mul(&self.scale)?;
-        Ok(linear(&x, &self.weight)?.broadcast_add(&self.bias)?)
+        let mut x = match &self.statistics {
+            Some([mean, scale]) => features.broadcast_sub(mean)?.broadcast_mul(scale)?,
+            None => features.clone(),
+        };
+        if let Some((dense, activation)) = &self.dense {
+            x = activate(&dense.forward(&x)?, *activation)?;
+        }
+        Ok(self.out.forward(&x)?.to_dtype(DType::F32)?)
     }
 }
 
 /// The tensors a new head starts from: small random weights, no bias, features as they are.
 pub(crate) fn initial(
-    labels: usize,
-    config: &DecoderConfig,
+    spec: &HeadSpec,
+    backbone: &Backbone,
     seed: Seed,
-    device: &Device,
-) -> Result<Vec<(String, Tensor)>> {
-    let width = width(config);
-    Ok(vec![
-        (WEIGHT.to_owned(), normal(&[labels, width], 0.01, seed.child(WEIGHT), device)?),
-        (BIAS.to_owned(), Tensor::zeros(labels, DType::F32, device)?),
-        (MEAN.to_owned(), Tensor::zeros(width, DType::F32, device)?),
-        (SCALE.to_owned(), Tensor::ones(width, DType::F32, device)?),
-    ])
+) -> Result<BTreeMap<String, Tensor>> {
+    let device = backbone.network.device();
+    let width = spec.width(&backbone.network);
+    let labels = spec.labels.len();
+    let (out, dense) = spec.paths(backbone.network.architecture().family);
+    let mut tensors = BTreeMap::new();
+    let mut linear = |path: &str, shape: [usize; 2], bias: bool, spread: f32| -> Result<()> {
+        let name = format!("{path}.weight");
+        let weight = normal(&shape, spread, seed.child(&name), device)?;
+        tensors.insert(name, weight);
+        if bias {
+            let zeros = Tensor::zeros(shape[0], DType::F32, device)?;
+            tensors.insert(format!("{path}.bias"), zeros);
+        }
+        Ok(())
+    };
+    linear(out, [labels, width], spec.bias, 0.01)?;
+    if let Some(dense) = dense {
+        linear(dense, [width, width], true, 0.02)?;
+    }
+    if spec.standardize {
+        tensors.insert(MEAN.to_owned(), Tensor::zeros(width, DType::F32, device)?);
+        tensors.insert(SCALE.to_owned(), Tensor::ones(width, DType::F32, device)?);
+    }
+    Ok(tensors)
 }
 
 /// Mean and inverse spread of features `[rows, width]`.
@@ -80,39 +211,61 @@ pub fn statistics(features: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((mean, spread.recip()?))
 }
 
-/// Features `[rows, width]` of the residual stream `states` of a batch, as [`Decoder::states`] gives it.
+/// Features `[rows, width]` of a batch whose residual stream is `states`, as [`Network::states`] gives it.
 ///
 /// # Errors
-/// On a tensor failure only.
+/// When the backbone has no pooler and one is asked for.
 pub fn features(
-    decoder: &Decoder,
+    network: &Network,
     states: &[Tensor],
     rows: &[Rows<'_>],
-    padding: &[usize],
+    tokens: &Tokens,
+    pooling: Pooling,
 ) -> Result<Tensor> {
     let Some(top) = states.last() else {
         return Err(ModelError::Examples("there are no hidden states".to_owned()));
     };
-    let (count, tokens, _) = top.dims3()?;
-    let mut weights = Vec::with_capacity(count * tokens);
-    for &pad in padding {
-        let share = 1.0 / (tokens - pad) as f32;
-        weights.extend((0..tokens).map(|column| if column < pad { 0.0 } else { share }));
-    }
-    let weights = Tensor::from_vec(weights, (count, 1, tokens), top.device())?;
-    let mut parts = Vec::with_capacity(states.len() + 1);
-    for (place, state) in states.iter().enumerate() {
-        let finished = decoder.finish(state, rows)?.contiguous()?;
-        parts.push(weights.matmul(&finished)?.squeeze(1)?);
-        if place + 1 == states.len() {
-            parts.push(finished.narrow(1, tokens - 1, 1)?.squeeze(1)?);
+    let at = |state: &Tensor, column: usize| -> Result<Tensor> {
+        Ok(network.finish(&state.narrow(1, column, 1)?.contiguous()?, rows)?.squeeze(1)?)
+    };
+    match pooling {
+        Pooling::Layers => {
+            let mut parts = Vec::with_capacity(states.len() + 1);
+            for state in states {
+                parts.push(mean(&network.finish(state, rows)?, tokens)?);
+            }
+            parts.push(at(top, tokens.width() - 1)?);
+            Ok(Tensor::cat(&parts, D::Minus1)?)
+        }
+        Pooling::Mean => mean(&network.finish(top, rows)?, tokens),
+        Pooling::Last => at(top, tokens.width() - 1),
+        Pooling::First => network.finish(&first(top, tokens)?, rows),
+        Pooling::Pooler => {
+            let Some(pooler) = network.pooler() else {
+                return Err(ModelError::MissingWeight { name: "pooler.dense.weight".to_owned() });
+            };
+            activate(&pooler.forward(&first(top, tokens)?)?, Activation::Tanh).map_err(Into::into)
         }
     }
-    Ok(Tensor::cat(&parts, D::Minus1)?)
 }
 
-/// Number of features of a text.
-#[must_use]
-pub fn width(config: &DecoderConfig) -> usize {
-    (config.num_hidden_layers + 2) * config.hidden_size
+/// The state of each row's first token, `[rows, hidden]`.
+fn first(state: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+    let rows: Vec<Tensor> = (0..tokens.spans().len())
+        .map(|row| state.get(row)?.get(tokens.text(row).start))
+        .collect::<candle_core::Result<_>>()?;
+    Ok(Tensor::stack(&rows, 0)?)
+}
+
+/// Mean over each row's tokens, `[rows, hidden]`; padding and virtual tokens do not count.
+fn mean(state: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+    let (count, columns, _) = state.dims3()?;
+    let mut weights = Vec::with_capacity(count * columns);
+    for row in 0..count {
+        let text = tokens.text(row);
+        let share = 1.0 / text.len().max(1) as f32;
+        weights.extend((0..columns).map(|column| if text.contains(&column) { share } else { 0.0 }));
+    }
+    let weights = Tensor::from_vec(weights, (count, 1, columns), state.device())?;
+    Ok(weights.to_dtype(state.dtype())?.matmul(&state.contiguous()?)?.squeeze(1)?)
 }

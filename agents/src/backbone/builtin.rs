@@ -4,9 +4,11 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
-use super::{Backbone, DecoderConfig, checkpoint};
+use super::Backbone;
+use super::architecture::Architecture;
+use super::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
@@ -23,7 +25,8 @@ const WEIGHTS: &[u8] = include_bytes!("../../polylogue-tiny/model.safetensors");
 /// On a tensor failure only: the embedded files are tested.
 pub fn polylogue_tiny(device: &Device) -> Result<Backbone> {
     let path = Path::new(NAME);
-    let config = DecoderConfig::from_json(CONFIG, path)?;
-    let weights = checkpoint::read(WEIGHTS, path, &config, device)?;
-    Backbone::assemble(config, weights, Tokenizer::from_bytes(TOKENIZER)?, device)
+    let architecture = Architecture::from_json(CONFIG, path)?;
+    let checkpoint = Checkpoint::from_bytes(WEIGHTS, path)?;
+    let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
+    Backbone::read(architecture, &checkpoint, tokenizer, DType::F32, device)
 }

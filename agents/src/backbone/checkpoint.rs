@@ -9,41 +9,79 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::config::DecoderConfig;
 use crate::error::{ModelError, Result};
 
-/// Reads the weights that `config` asks for from the bytes of a safetensors file, as f32.
-///
-/// # Errors
-/// When the file is malformed, or a weight is missing, misshapen or not finite.
-pub fn read(
-    bytes: &[u8],
-    path: &Path,
-    config: &DecoderConfig,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
-    let file = parse(bytes, path)?;
-    let mut tensors = BTreeMap::new();
-    for (name, expected) in config.weights() {
-        let view = file
-            .tensor(&name)
-            .map_err(|_missing| ModelError::MissingWeight { name: name.clone() })?;
-        if view.shape() != expected {
-            let found = view.shape().to_vec();
-            return Err(ModelError::WeightShape { name, expected, found });
-        }
-        let tensor = load(&view, &name, path, device)?;
-        tensors.insert(name, tensor);
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Opens `model.safetensors` in a directory.
+    ///
+    /// # Errors
+    /// When the file is missing or malformed.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("model.safetensors");
+        let bytes = std::fs::read(&path)
+            .map_err(|source| ModelError::File { path: path.clone(), source })?;
+        Self::from_bytes(&bytes, &path)
     }
-    Ok(tensors)
+
+    /// Opens a checkpoint that is in memory.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let file = parse(bytes, path)?;
+        let tensors = file
+            .iter()
+            .map(|(name, view)| Ok((name.to_owned(), load(&view, name, path, &Device::Cpu)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { tensors })
+    }
+
+    /// The shape of a tensor.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(Tensor::dims)
+    }
+
+    /// Reads one tensor.
+    ///
+    /// # Errors
+    /// When it is missing or misshapen.
+    pub fn read(
+        &self,
+        name: &str,
+        expected: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingWeight { name: name.to_owned() })?;
+        if tensor.dims() != expected {
+            return Err(ModelError::WeightShape {
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+                found: tensor.dims().to_vec(),
+            });
+        }
+        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
 }
 
 /// Reads every tensor of a safetensors file, as f32.
 ///
 /// # Errors
 /// When the file is malformed or holds values that are not finite.
-pub fn read_all(bytes: &[u8], path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let file = parse(bytes, path)?;
+pub fn read_all(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ModelError::File { path: path.into(), source })?;
+    let file = parse(&bytes, path)?;
     file.iter()
         .map(|(name, view)| Ok((name.to_owned(), load(&view, name, path, device)?)))
         .collect()

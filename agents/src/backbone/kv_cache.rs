@@ -1,12 +1,12 @@
 //! Keys and values of the tokens already read, per layer, for a batch of rows.
 //!
 //! Belongs to one batch and one set of adapter generations, and is dropped with them: it can never be
-//! read under another adapter. Holds no gradient.
+//! read under another adapter. Holds no gradient. Latent channels read it and extend it layer by layer.
 
 use candle_core::{Result, Tensor};
 
 /// Keys and values, each `[rows, key heads, tokens, width]`, one pair a layer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
 }
@@ -18,13 +18,29 @@ impl KvCache {
         self.layers.last().and_then(|(keys, _)| keys.dim(2).ok()).unwrap_or(0)
     }
 
+    /// How many layers have read something.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
     /// How many tokens a layer has read.
-    pub(crate) fn seen(&self, layer: usize) -> usize {
+    #[must_use]
+    pub fn seen(&self, layer: usize) -> usize {
         self.layers.get(layer).and_then(|(keys, _)| keys.dim(2).ok()).unwrap_or(0)
     }
 
-    /// Appends the new keys and values of a layer and returns all of them.
-    pub(crate) fn append(
+    /// Keys (rotated to their positions) and values of a layer.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> Option<(&Tensor, &Tensor)> {
+        self.layers.get(layer).map(|(keys, values)| (keys, values))
+    }
+
+    /// Appends keys and values to a layer and returns all of them.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or a layer before this one has read nothing yet.
+    pub fn append(
         &mut self,
         layer: usize,
         keys: &Tensor,
@@ -36,6 +52,12 @@ impl KvCache {
             }
             None => (keys.detach().contiguous()?, values.detach().contiguous()?),
         };
+        if layer > self.layers.len() {
+            candle_core::bail!(
+                "layer {layer} of the cache comes before layer {}",
+                self.layers.len()
+            );
+        }
         if layer < self.layers.len() {
             self.layers[layer] = all.clone();
         } else {
@@ -45,7 +67,10 @@ impl KvCache {
     }
 
     /// Keeps only the given rows, in that order.
-    pub(crate) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    ///
+    /// # Errors
+    /// When a row does not exist.
+    pub fn keep(&mut self, rows: &Tensor) -> Result<()> {
         for (keys, values) in &mut self.layers {
             *keys = keys.index_select(rows, 0)?;
             *values = values.index_select(rows, 0)?;

@@ -6,8 +6,8 @@
 use candle_core::{DType, Tensor};
 
 use crate::adapter::Adapter;
-use crate::adapter::head::features;
-use crate::backbone::{Backbone, KvCache, Rows, Tokens};
+use crate::adapter::head::{Pooling, features};
+use crate::backbone::{Backbone, KvCache, Network, Pass, Rows, Tokens};
 use crate::error::{ModelError, Result};
 use crate::sampler::{pick, softmax};
 use crate::seed::{Seed, Stream};
@@ -57,43 +57,60 @@ pub enum Got {
 /// # Errors
 /// When a prompt is empty or too long, or a class is asked of an adapter without a head.
 pub fn run(backbone: &Backbone, rows: &mut [Row<'_>]) -> Result<Vec<Got>> {
-    let decoder = &backbone.decoder;
-    let device = decoder.device();
+    let network = &backbone.network;
+    let device = network.device();
     let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     if prompts.is_empty() {
         return Ok(Vec::new());
     }
-    let tokens = Tokens::pack(&prompts, device)?;
-    let mut cache = KvCache::default();
     let groups = group(rows.iter().map(|row| row.adapter));
-    let depth = decoder.config().num_hidden_layers;
-    let states = decoder.states(&tokens, &groups, Some(&mut cache), depth)?;
+    let tokens = Tokens::pack(&prompts, &groups, device)?;
+    let mut cache = KvCache::default();
+    let states = network.states(&tokens, Pass::cached(&groups, &mut cache), network.depth())?;
     let mut got: Vec<Got> = rows.iter().map(|_| Got::Text(Vec::new())).collect();
     if rows.iter().any(|row| matches!(row.want, Want::Classes)) {
-        let features = features(decoder, &states, &groups, tokens.padding())?;
-        for (index, row) in rows.iter().enumerate() {
-            if matches!(row.want, Want::Classes) {
-                got[index] = Got::Classes(classes(row.adapter, &features.narrow(0, index, 1)?)?);
-            }
-        }
+        classify(network, rows, &states, &groups, &tokens, &mut got)?;
     }
     let hidden = match states.last() {
-        Some(top) => decoder.finish(&top.narrow(1, tokens.width() - 1, 1)?, &groups)?,
+        Some(top) => network.finish(&top.narrow(1, tokens.width() - 1, 1)?, &groups)?,
         None => return Ok(got),
     };
     let writing: Vec<usize> =
         (0..rows.len()).filter(|&i| matches!(rows[i].want, Want::Text { .. })).collect();
     let last = hidden.squeeze(1)?;
-    write(backbone, rows, writing, tokens.padding(), last, cache, &mut got)?;
+    write(backbone, rows, writing, &tokens, last, cache, &mut got)?;
     Ok(got)
 }
 
-fn classes(adapter: Option<&Adapter>, features: &Tensor) -> Result<Vec<f64>> {
-    let head = adapter.and_then(Adapter::head).ok_or_else(|| {
-        ModelError::Examples("a class was asked of an agent without a classifier".to_owned())
-    })?;
-    let logits = head.logits(features)?;
-    Ok(softmax(&logits.squeeze(0)?.to_vec1::<f32>()?))
+/// Answers the rows that want a class; rows of one pooling share their features.
+fn classify(
+    network: &Network,
+    rows: &[Row<'_>],
+    states: &[Tensor],
+    groups: &[Rows<'_>],
+    tokens: &Tokens,
+    got: &mut [Got],
+) -> Result<()> {
+    let mut pooled: Vec<(Pooling, Tensor)> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        if !matches!(row.want, Want::Classes) {
+            continue;
+        }
+        let head = row.adapter.and_then(Adapter::head).ok_or_else(|| {
+            ModelError::Examples("a class was asked of an agent without a classifier".to_owned())
+        })?;
+        let place = match pooled.iter().position(|(pooling, _)| *pooling == head.pooling) {
+            Some(place) => place,
+            None => {
+                let all = features(network, states, groups, tokens, head.pooling)?;
+                pooled.push((head.pooling, all));
+                pooled.len() - 1
+            }
+        };
+        let logits = head.logits(&pooled[place].1.narrow(0, index, 1)?)?;
+        got[index] = Got::Classes(softmax(&logits.squeeze(0)?.to_vec1::<f32>()?));
+    }
+    Ok(())
 }
 
 /// Goes on with the rows `writing`, whose last hidden states are rows of `last`, until all have ended.
@@ -101,13 +118,13 @@ fn write(
     backbone: &Backbone,
     rows: &mut [Row<'_>],
     mut writing: Vec<usize>,
-    padding: &[usize],
+    prompts: &Tokens,
     last: Tensor,
     mut cache: KvCache,
     got: &mut [Got],
 ) -> Result<()> {
-    let decoder = &backbone.decoder;
-    let device = decoder.device();
+    let network = &backbone.network;
+    let device = network.device();
     let mut kept: Vec<u32> = writing.iter().map(|&i| i as u32).collect();
     let mut last = last;
     let mut compact = kept.len() < rows.len();
@@ -117,8 +134,9 @@ fn write(
             last = last.index_select(&index, 0)?;
             cache.keep(&index)?;
         }
-        let logits = decoder.logits(&last)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        let full = cache.tokens() + 1 >= decoder.config().max_position_embeddings;
+        let groups = group(writing.iter().map(|&i| rows[i].adapter));
+        let logits = network.logits(&last, &groups)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let full = cache.tokens() + 1 >= network.architecture().positions;
         let mut next = Vec::with_capacity(writing.len());
         let mut staying = Vec::with_capacity(writing.len());
         kept = Vec::with_capacity(writing.len());
@@ -148,10 +166,10 @@ fn write(
             cache.keep(&index)?;
             compact = false;
         }
-        let pads = writing.iter().map(|&i| padding[i]).collect();
-        let tokens = Tokens::next(&next, pads, device)?;
+        let spans = writing.iter().map(|&i| prompts.spans()[i]).collect();
+        let tokens = Tokens::next(&next, prompts.lead(), spans, device)?;
         let groups = group(writing.iter().map(|&i| rows[i].adapter));
-        last = decoder.hidden(&tokens, &groups, Some(&mut cache))?.squeeze(1)?;
+        last = network.hidden(&tokens, Pass::cached(&groups, &mut cache))?.squeeze(1)?;
     }
     Ok(())
 }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
 
+use super::accumulation::{Gradients, sharded};
 use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
+use super::objective::{TextExample, reply_loss};
 use super::optimizer::{AdamW, Optimizer};
 use super::schedule::Schedule;
 use crate::adapter::head::{MEAN, SCALE, statistics};
@@ -66,8 +68,25 @@ pub struct JobSpec {
     pub batch: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
+    /// How each step is taken.
+    pub settings: Settings,
     /// Where the order of examples and all sampling come from.
     pub seed: Seed,
+}
+
+/// How each step of a job is taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The optimiser's numbers.
+    pub optimizer: AdamW,
+    /// Most tokens that go forward and backward at once on one thread.
+    pub micro_batch_tokens: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { optimizer: AdamW::default(), micro_batch_tokens: 512 }
+    }
 }
 
 /// What is known after a step.
@@ -93,10 +112,35 @@ pub struct Job {
     optimizer: Optimizer,
     objective: Objective,
     schedule: Schedule,
+    settings: Settings,
     batch: usize,
     seed: Seed,
     step: usize,
     audited: bool,
+}
+
+/// What one step learns from.
+struct Work {
+    items: Vec<Item>,
+    /// Sampled replies with their advantages; items point into them.
+    replies: Vec<(TextExample, f64)>,
+    /// What the summed loss is divided by.
+    weight: f64,
+    reward: Option<f64>,
+}
+
+/// One example of a step.
+struct Item {
+    index: usize,
+    /// Its place in the step.
+    place: usize,
+    /// Its tokens.
+    cost: usize,
+}
+
+fn items(batch: &[usize], cost: impl Fn(usize) -> usize) -> Vec<Item> {
+    let item = |(place, &index)| Item { index, place, cost: cost(index) };
+    batch.iter().enumerate().map(item).collect()
 }
 
 #[derive(Debug)]
@@ -120,19 +164,19 @@ impl Job {
                 Objective::Grpo(grpo)
             }
         };
-        let mut fixed: BTreeMap<String, Tensor> = [MEAN, SCALE]
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), from.tensors().get(name)?.clone())))
-            .collect();
+        let mut fixed: BTreeMap<String, Tensor> =
+            from.fixed().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
         // The first lesson of a classifier on frozen features also sets their scale.
         if let (Objective::Supervised(lesson), Generation(0)) = (&objective, from.generation())
             && let Some(features) = lesson.fixed_features()
+            && fixed.contains_key(MEAN)
         {
             let (mean, scale) = statistics(features)?;
             fixed.insert(MEAN.to_owned(), mean);
             fixed.insert(SCALE.to_owned(), scale);
         }
-        let optimizer = Optimizer::new(AdamW::default(), from.trained())?;
+        let settings = spec.settings;
+        let optimizer = Optimizer::new(settings.optimizer, from.trained())?;
         let warm_up = (spec.steps / 10).max(1);
         let schedule = Schedule { peak: spec.learning_rate, warm_up, steps: spec.steps };
         let batch = spec.batch;
@@ -145,6 +189,7 @@ impl Job {
             optimizer,
             objective,
             schedule,
+            settings,
             batch,
             seed,
             step,
@@ -164,29 +209,55 @@ impl Job {
     /// When the gradient audit fails or a number is not finite; the job is of no use then.
     pub fn step(&mut self) -> Result<StepReport> {
         let tracked = self.optimizer.tracked();
-        let adapter = self.assemble(tracked.clone())?;
-        let (loss, reward) = self.loss(&adapter)?;
+        let work = self.work()?;
         let rate = self.schedule.rate(self.step);
         self.step += 1;
         let step = self.step;
-        let Some(loss) = loss else {
+        let reward = work.reward;
+        if work.items.is_empty() {
             return Ok(StepReport { step, loss: 0.0, norm: 0.0, reward });
-        };
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
+        }
+        let gradients = self.gradients(&tracked, &work)?;
+        if !gradients.loss.is_finite() {
             return Err(ModelError::Diverged { step, reason: "the loss is not finite" });
         }
-        let store = loss.backward()?;
-        let gradients: BTreeMap<String, Tensor> = tracked
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.clone(), store.get(tensor)?.detach())))
-            .collect();
         if !self.audited {
-            audit(&tracked, &gradients)?;
+            audit(&tracked, &gradients.of)?;
             self.audited = true;
         }
-        let norm = self.optimizer.step(&gradients, rate)?;
-        Ok(StepReport { step, loss: value, norm, reward })
+        let norm = self.optimizer.step(&gradients.of, rate)?;
+        Ok(StepReport { step, loss: gradients.loss, norm, reward })
+    }
+
+    /// Mean loss and gradients over the work of a step, in micro-batches.
+    fn gradients(&self, tracked: &BTreeMap<String, Tensor>, work: &Work) -> Result<Gradients> {
+        let adapter = self.assemble(tracked.clone())?;
+        let dropout = self.seed.child("step").index(self.step as u64);
+        let budget = self.settings.micro_batch_tokens;
+        sharded(
+            &work.items,
+            |item| item.cost,
+            budget,
+            |part| {
+                // Masks belong to the first item of a part: parts are the same on any number of threads.
+                let seed = part.first().map(|item| dropout.index(item.place as u64));
+                let loss = match &self.objective {
+                    Objective::Supervised(lesson) => {
+                        let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
+                        lesson.loss(&self.backbone, &adapter, &batch, seed)?
+                    }
+                    Objective::Grpo(_) => {
+                        let replies: Vec<_> = part
+                            .iter()
+                            .map(|item| &work.replies[item.index])
+                            .map(|(example, advantage)| (example, *advantage))
+                            .collect();
+                        reply_loss(&self.backbone, &adapter, &replies, seed)?
+                    }
+                };
+                Gradients::of_loss(&(loss / work.weight)?, tracked)
+            },
+        )
     }
 
     /// The next generation, with the weights as they are now.
@@ -206,18 +277,29 @@ impl Job {
         Adapter::assemble(spec, generation, tensors, &self.backbone)
     }
 
-    fn loss(&self, tracked: &Adapter) -> Result<(Option<Tensor>, Option<f64>)> {
+    /// What the present step learns from.
+    fn work(&self) -> Result<Work> {
         match &self.objective {
             Objective::Supervised(lesson) => {
                 let batch = self.draw(lesson.len());
-                Ok((Some(lesson.loss(&self.backbone, tracked, &batch)?), None))
+                let weight = lesson.weight(&batch);
+                let cost = |index| lesson.cost(index);
+                Ok(Work { items: items(&batch, cost), replies: Vec::new(), weight, reward: None })
             }
             Objective::Grpo(grpo) => {
                 let batch = self.draw(grpo.prompts.len());
                 let sampling = self.assemble(self.optimizer.values()?)?;
                 let seed = self.seed.child("sample").index(self.step as u64);
-                let outcome = grpo.loss(&self.backbone, &sampling, tracked, &batch, seed)?;
-                Ok((outcome.loss, Some(outcome.reward)))
+                let sampled = grpo.sample(&self.backbone, &sampling, &batch, seed)?;
+                let replies = sampled.replies;
+                let tokens: usize = replies.iter().map(|(example, _)| example.reply.len()).sum();
+                let all: Vec<usize> = (0..replies.len()).collect();
+                let cost = |index: usize| {
+                    let (example, _) = &replies[index];
+                    example.prompt.len() + example.reply.len()
+                };
+                let (items, weight) = (items(&all, cost), tokens.max(1) as f64);
+                Ok(Work { items, replies, weight, reward: Some(sampled.reward) })
             }
         }
     }

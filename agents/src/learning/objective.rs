@@ -3,11 +3,12 @@
 pub mod grpo;
 pub mod supervised;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::adapter::Adapter;
-use crate::backbone::{Backbone, Rows, Tokens, negative_log_likelihood};
+use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
 use crate::error::Result;
+use crate::seed::Seed;
 
 /// A prompt and what shall be said after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,17 +19,17 @@ pub struct TextExample {
     pub reply: Vec<u32>,
 }
 
-/// Weighted negative log-likelihood of replies: `Σ weight · Σ -ln p(token)` over all examples, and the
-/// number of reply tokens.
+/// Weighted negative log-likelihood of replies: `Σ weight · Σ -ln p(token)` over all examples.
 ///
 /// The output head is computed only where a reply token is predicted.
 pub(crate) fn reply_loss(
     backbone: &Backbone,
     adapter: &Adapter,
     examples: &[(&TextExample, f64)],
-) -> Result<(Tensor, usize)> {
-    let decoder = &backbone.decoder;
-    let device = decoder.device();
+    dropout: Option<Seed>,
+) -> Result<Tensor> {
+    let network = &backbone.network;
+    let device = network.device();
     let inputs: Vec<Vec<u32>> = examples
         .iter()
         .map(|(example, _)| {
@@ -36,9 +37,9 @@ pub(crate) fn reply_loss(
             all[..all.len() - 1].to_vec()
         })
         .collect();
-    let tokens = Tokens::pack(&inputs, device)?;
     let rows = [Rows { adapter: Some(adapter), count: inputs.len() }];
-    let hidden = decoder.hidden(&tokens, &rows, None)?;
+    let tokens = Tokens::pack(&inputs, &rows, device)?;
+    let hidden = network.hidden(&tokens, Pass { dropout, ..Pass::of(&rows) })?;
     let width = tokens.width();
     let (mut places, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for (row, (example, weight)) in examples.iter().enumerate() {
@@ -51,8 +52,10 @@ pub(crate) fn reply_loss(
         }
     }
     let count = targets.len();
-    let flat = hidden.reshape((examples.len() * width, decoder.config().hidden_size))?;
+    let flat = hidden.reshape((examples.len() * width, network.architecture().hidden))?;
     let at = flat.index_select(&Tensor::new(places, device)?, 0)?;
-    let losses = negative_log_likelihood(&decoder.logits(&at)?, &Tensor::new(targets, device)?)?;
-    Ok(((losses * Tensor::new(weights, device)?)?.sum_all()?, count))
+    let rows = [Rows { adapter: Some(adapter), count }];
+    let logits = network.logits(&at, &rows)?.to_dtype(DType::F32)?;
+    let losses = negative_log_likelihood(&logits, &Tensor::new(targets, device)?)?;
+    Ok((losses * Tensor::new(weights, device)?)?.sum_all()?)
 }

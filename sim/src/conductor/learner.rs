@@ -12,7 +12,7 @@ use crate::agent::Role;
 use crate::scenario::{AgentPlan, WarmUpPlan};
 use agents::backbone::Backbone;
 use agents::error::Result;
-use agents::learning::job::{JobSpec, Lesson};
+use agents::learning::job::{JobSpec, Lesson, Settings};
 use agents::learning::objective::supervised::Examples;
 
 /// An agent as the conductor knows it.
@@ -65,6 +65,13 @@ impl Member {
             return Ok(None);
         }
         let lesson = Lesson::Supervised(examples);
-        Ok(Some(JobSpec { lesson, steps, batch, learning_rate, seed }))
+        Ok(Some(JobSpec {
+            lesson,
+            steps,
+            batch,
+            learning_rate,
+            settings: Settings::default(),
+            seed,
+        }))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The schema, the checks and their advice all read these tables; a new choice is one line here.
 
-use agents::adapter::lora::Module;
+use agents::backbone::names::Module;
 
 use super::{BackboneSource, FaultKind, Labels, Signal};
 
@@ -27,9 +27,11 @@ pub(super) const FAULTS: [(&str, FaultKind); 1] = [("panic", FaultKind::Panic)];
 /// Endings of data files.
 pub(super) const DATA_FORMATS: [&str; 2] = ["jsonl", "csv"];
 
-/// The modules that LoRA adapts, with their words.
-pub(super) fn modules() -> [(&'static str, Module); 7] {
-    Module::ALL.map(|module| (module.short(), module))
+/// The linear maps that adapters change, as some family names them, and the word for all of them.
+pub(super) fn targets() -> Vec<&'static str> {
+    let mut names = Module::target_names();
+    names.push("all-linear");
+    names
 }
 
 /// The words of a choice.

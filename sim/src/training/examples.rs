@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use agents::error::Result;
-use agents::learning::job::{JobSpec, Lesson};
+use agents::learning::job::{JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::grpo::{Grpo, Prompt};
 use agents::learning::objective::supervised::{ClassExample, Examples};
@@ -98,7 +98,8 @@ impl Experiences {
             }
         };
         let seed = context.seed;
-        let spec = JobSpec { lesson, steps, batch, learning_rate, seed };
+        let spec =
+            JobSpec { lesson, steps, batch, learning_rate, settings: Settings::default(), seed };
         Ok((!spec.lesson.is_empty()).then_some(spec))
     }
 }

@@ -49,7 +49,7 @@ fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor
 
 #[test]
 fn linear_gradient() {
-    check("linear", &[&[2, 3, 4], &[5, 4]], |x| linear(&x[0], &x[1]));
+    check("linear", &[&[2, 3, 4], &[5, 4]], |x| matmul(&x[0], &x[1]));
 }
 
 #[test]
@@ -70,13 +70,54 @@ fn grouped_attention_gradient() {
     let mask = Tensor::new(&[[0f32, hidden, hidden], [0., 0., hidden], [0., 0., 0.]], &Device::Cpu)
         .unwrap();
     check("attention", &[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]], |x| {
-        attention(&x[0], &x[1], &x[2], Some(&mask))
+        attention(&x[0], &x[1], &x[2], Some(&mask), 0.7)
     });
 }
 
 #[test]
-fn swiglu_gradient() {
-    check("swiglu", &[&[3, 4], &[3, 4]], |x| swiglu(&x[0], &x[1]));
+fn gradients_of_every_activation() {
+    use crate::backbone::architecture::Activation;
+    let all = [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Tanh];
+    for activation in all {
+        let name = format!("{activation:?}");
+        check(&name, &[&[3, 4], &[3, 4]], |x| gated(&x[0], &x[1], activation));
+        check(&name, &[&[3, 4]], |x| activate(&x[0], activation));
+    }
+    // Away from the kink, where a difference quotient means nothing.
+    check("relu", &[&[3, 4]], |x| activate(&(&x[0] + 2.0)?, Activation::Relu));
+    check("relu", &[&[3, 4]], |x| activate(&(&x[0] - 2.0)?, Activation::Relu));
+}
+
+#[test]
+fn layer_norm_gradient() {
+    check("layer", &[&[2, 3, 4], &[4], &[4]], |x| layer_norm(&x[0], &x[1], &x[2], 1e-5));
+}
+
+#[test]
+fn linear_with_bias_gradient() {
+    let bias = random(&[5], "bias");
+    check("bias", &[&[2, 3, 4], &[5, 4], &[5]], |x| {
+        Ok(linear(&x[0], &crate::backbone::Weight::Dense(x[1].clone()), Some(&x[2]))?)
+    });
+    check("frozen bias", &[&[2, 3, 4], &[5, 4]], |x| {
+        linear(&x[0], &crate::backbone::Weight::Dense(x[1].clone()), Some(&bias))
+    });
+}
+
+#[test]
+fn quantized_linear_gradient() {
+    use candle_core::quantized::{GgmlDType, QTensor};
+    let weight = random(&[5, 32], "weight");
+    let quantized = std::sync::Arc::new(QTensor::quantize(&weight, GgmlDType::Q8_0).unwrap());
+    let weight = crate::backbone::Weight::Quantized(quantized);
+    let x = Var::from_tensor(&random(&[3, 32], "x")).unwrap();
+    let y = linear(x.as_tensor(), &weight, None).unwrap();
+    let out = random(&[3, 5], "out");
+    let gradients = (y * &out).unwrap().sum_all().unwrap().backward().unwrap();
+    // The product itself rounds activations to eight bits; its gradient is that of the weights it holds.
+    let expected = out.matmul(&weight.dequantize().unwrap()).unwrap();
+    let difference = (gradients.get(&x).unwrap() - expected).unwrap().abs().unwrap();
+    assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);
 }
 
 #[test]
@@ -89,7 +130,7 @@ fn negative_log_likelihood_gradient() {
 fn a_frozen_weight_gets_no_gradient() {
     let x = Var::from_tensor(&random(&[3, 4], "x")).unwrap();
     let w = random(&[5, 4], "w");
-    let gradients = linear(x.as_tensor(), &w).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = matmul(x.as_tensor(), &w).unwrap().sum_all().unwrap().backward().unwrap();
     assert!(gradients.get(&w).is_none());
     assert!(gradients.get(x.as_tensor()).is_some());
 }

@@ -3,8 +3,9 @@
 use candle_core::Device;
 
 use super::*;
-use crate::adapter::AdapterSpec;
-use crate::adapter::lora::{LoraSpec, Module};
+use crate::adapter::head::HeadSpec;
+use crate::adapter::lora::LoraSpec;
+use crate::adapter::{AdapterSpec, Method};
 use crate::backbone::builtin;
 use crate::engine::decode::{Got, Row, Want, run};
 use crate::learning::objective::grpo::Prompt;
@@ -21,8 +22,8 @@ fn adapter(spec: AdapterSpec, backbone: &Backbone) -> Arc<Adapter> {
 }
 
 fn lora() -> AdapterSpec {
-    let targets = vec![Module::Query, Module::Value];
-    AdapterSpec::Lora(LoraSpec { rank: 4, alpha: 8.0, targets })
+    let lora = LoraSpec::new(4, 8.0, &["q_proj", "v_proj"]);
+    AdapterSpec { method: Method::Lora(lora), head: None }
 }
 
 fn classes(backbone: &Backbone) -> Examples {
@@ -43,18 +44,16 @@ fn finish(job: &mut Job) -> Vec<StepReport> {
 }
 
 fn spec(lesson: Lesson, steps: usize, learning_rate: f64) -> JobSpec {
-    JobSpec { lesson, steps, batch: 3, learning_rate, seed: Seed::new(1) }
+    let settings = Settings::default();
+    JobSpec { lesson, steps, batch: 3, learning_rate, settings, seed: Seed::new(1) }
 }
 
 #[test]
 fn classifiers_of_both_kinds_learn() {
     let backbone = backbone();
-    let labels = || vec!["bag".to_owned(), "money".to_owned()];
-    for kind in [
-        AdapterSpec::Feature { labels: labels() },
-        AdapterSpec::Head { freeze_layers: 3, labels: labels() },
-    ] {
-        let from = adapter(kind, &backbone);
+    for method in [Method::Frozen, Method::Layers { freeze_layers: 3 }] {
+        let head = Some(HeadSpec::new(vec!["bag".to_owned(), "money".to_owned()]));
+        let from = adapter(AdapterSpec { method, head }, &backbone);
         let lesson = Lesson::Supervised(classes(&backbone));
         let mut job =
             Job::new(Arc::clone(&backbone), Arc::clone(&from), spec(lesson, 30, 3e-3)).unwrap();
@@ -127,6 +126,7 @@ fn grpo_raises_the_reward_it_is_given() {
         steps: 30,
         batch: 4,
         learning_rate: 2e-2,
+        settings: Settings::default(),
         seed: Seed::new(3),
     };
     let reports = finish(&mut Job::new(Arc::clone(&backbone), from, job).unwrap());

@@ -8,9 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::Tensor;
-
-use super::{TextExample, reply_loss};
+use super::TextExample;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::engine::decode::{Got, Row, Want, run};
@@ -55,23 +53,22 @@ impl fmt::Debug for Grpo {
     }
 }
 
-/// A step's loss, where any group carried a signal, and the mean reward of what was sampled.
-pub(crate) struct Outcome {
-    pub(crate) loss: Option<Tensor>,
+/// Replies of one step with their advantages, those without a signal left out.
+pub(crate) struct Sampled {
+    pub(crate) replies: Vec<(TextExample, f64)>,
+    /// Mean reward of everything that was sampled.
     pub(crate) reward: f64,
 }
 
 impl Grpo {
-    /// Samples replies to the prompts at `batch` with `sampling` weights and returns the loss under
-    /// `tracked` weights of the same values.
-    pub(crate) fn loss(
+    /// Samples replies to the prompts at `batch` with `sampling` weights and judges them.
+    pub(crate) fn sample(
         &self,
         backbone: &Backbone,
         sampling: &Adapter,
-        tracked: &Adapter,
         batch: &[usize],
         seed: Seed,
-    ) -> Result<Outcome> {
+    ) -> Result<Sampled> {
         let mut rows: Vec<Row<'_>> = Vec::new();
         for (place, &index) in batch.iter().enumerate() {
             for member in 0..self.group {
@@ -98,18 +95,9 @@ impl Grpo {
             examples.push(TextExample { prompt: prompt.tokens.clone(), reply });
         }
         let advantages: Vec<f64> = rewards.chunks(self.group).flat_map(advantages).collect();
-        let weighted: Vec<_> = examples
-            .iter()
-            .zip(&advantages)
-            .filter(|(_, a)| **a != 0.0)
-            .map(|(example, a)| (example, *a))
-            .collect();
         let reward = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
-        if weighted.is_empty() {
-            return Ok(Outcome { loss: None, reward });
-        }
-        let (loss, tokens) = reply_loss(backbone, tracked, &weighted)?;
-        Ok(Outcome { loss: Some((loss / tokens as f64)?), reward })
+        let replies = examples.into_iter().zip(advantages).filter(|(_, a)| *a != 0.0).collect();
+        Ok(Sampled { replies, reward })
     }
 
     /// Checks the numbers that a job relies on.

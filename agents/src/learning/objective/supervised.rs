@@ -1,15 +1,18 @@
-//! Supervised learning: cross-entropy on labels or on the tokens of good replies.
+//! Supervised learning: cross-entropy on labels, on the tags of tokens, or on the tokens of good replies.
 //!
 //! What lies below the first trained layer runs outside the tape; for a frozen backbone it runs once per
-//! job, because it cannot change.
+//! job, because it cannot change. A batch may be computed in parts: a loss here is a sum, to be divided by
+//! the [`Supervised::weight`] of the whole batch.
 
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 
 use super::{TextExample, reply_loss};
-use crate::adapter::head::features;
-use crate::adapter::{Adapter, AdapterSpec};
-use crate::backbone::{Backbone, Rows, Tokens, negative_log_likelihood};
+use crate::adapter::head::{Head, features};
+use crate::adapter::{Adapter, Method};
+use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
 use crate::error::{ModelError, Result};
+use crate::seed::Seed;
 
 /// Rows whose features are computed in one pass.
 const FEATURE_BATCH: usize = 64;
@@ -23,11 +26,22 @@ pub struct ClassExample {
     pub label: usize,
 }
 
-/// Examples of either kind.
+/// A text and the class of each of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagExample {
+    /// The text.
+    pub tokens: Vec<u32>,
+    /// Index of each token's class; none for a token that does not count.
+    pub tags: Vec<Option<usize>>,
+}
+
+/// Examples of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examples {
-    /// For an agent that classifies.
+    /// For an agent that classifies texts.
     Classes(Vec<ClassExample>),
+    /// For an agent that classifies tokens.
+    Tags(Vec<TagExample>),
     /// For an agent that writes.
     Texts(Vec<TextExample>),
 }
@@ -38,6 +52,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match self {
             Self::Classes(examples) => examples.len(),
+            Self::Tags(examples) => examples.len(),
             Self::Texts(examples) => examples.len(),
         }
     }
@@ -46,6 +61,25 @@ impl Examples {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tokens of one example.
+    #[must_use]
+    pub fn tokens(&self, index: usize) -> usize {
+        match self {
+            Self::Classes(examples) => examples[index].tokens.len(),
+            Self::Tags(examples) => examples[index].tokens.len(),
+            Self::Texts(examples) => examples[index].prompt.len() + examples[index].reply.len(),
+        }
+    }
+
+    fn suit(&self, adapter: &Adapter) -> bool {
+        match (self, adapter.head()) {
+            (Self::Texts(_), None) => true,
+            (Self::Classes(_), Some(head)) => !head.per_token,
+            (Self::Tags(_), Some(head)) => head.per_token,
+            _ => false,
+        }
     }
 }
 
@@ -63,14 +97,14 @@ impl Supervised {
         if examples.is_empty() {
             return Err(ModelError::Examples("there are no examples".to_owned()));
         }
-        let classes = matches!(examples, Examples::Classes(_));
-        if classes == adapter.head().is_none() {
+        if !examples.suit(adapter) {
             let reason = "labels need an agent that classifies, replies one that writes";
             return Err(ModelError::Examples(reason.to_owned()));
         }
-        let features = match (&examples, adapter.spec()) {
-            (Examples::Classes(examples), AdapterSpec::Feature { .. }) => {
-                Some(frozen_features(backbone, adapter, examples)?)
+        let features = match (&examples, &adapter.spec().method) {
+            (Examples::Classes(examples), Method::Frozen) => {
+                let rows: Vec<&[u32]> = examples.iter().map(|e| e.tokens.as_slice()).collect();
+                Some(text_features(backbone, adapter, &rows)?)
             }
             _ => None,
         };
@@ -88,57 +122,84 @@ impl Supervised {
         self.features.as_ref()
     }
 
-    /// Mean loss over the examples at `batch`.
+    /// Tokens that one example sends through the network.
+    pub(crate) fn cost(&self, index: usize) -> usize {
+        if self.features.is_some() { 1 } else { self.examples.tokens(index) }
+    }
+
+    /// How many losses the examples at `batch` sum up: examples, tags, or reply tokens.
+    pub(crate) fn weight(&self, batch: &[usize]) -> f64 {
+        let count: usize = match &self.examples {
+            Examples::Classes(_) => batch.len(),
+            Examples::Tags(examples) => {
+                batch.iter().map(|&i| examples[i].tags.iter().flatten().count()).sum()
+            }
+            Examples::Texts(examples) => batch.iter().map(|&i| examples[i].reply.len()).sum(),
+        };
+        count.max(1) as f64
+    }
+
+    /// Summed loss over the examples at `batch`.
     pub(crate) fn loss(
         &self,
         backbone: &Backbone,
         adapter: &Adapter,
         batch: &[usize],
+        dropout: Option<Seed>,
     ) -> Result<Tensor> {
+        let head = || {
+            let reason = || ModelError::Examples("the agent has no classifier".to_owned());
+            adapter.head().ok_or_else(reason)
+        };
         match &self.examples {
             Examples::Texts(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| (&examples[i], 1.0)).collect();
-                let (loss, tokens) = reply_loss(backbone, adapter, &chosen)?;
-                Ok((loss / tokens as f64)?)
+                reply_loss(backbone, adapter, &chosen, dropout)
             }
             Examples::Classes(examples) => {
-                let device = backbone.decoder.device();
+                let device = backbone.network.device();
                 let features = match &self.features {
                     Some(all) => {
                         let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
                         all.index_select(&Tensor::new(at, device)?, 0)?
                     }
                     None => {
-                        let rows: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
-                        batch_features(backbone, adapter, &rows)?
+                        let rows: Vec<_> =
+                            batch.iter().map(|&i| examples[i].tokens.as_slice()).collect();
+                        batch_features(backbone, adapter, &rows, dropout)?
                     }
                 };
                 let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
-                let head = adapter.head().ok_or_else(|| {
-                    ModelError::Examples("the agent has no classifier".to_owned())
-                })?;
-                let logits = head.logits(&features)?.to_dtype(DType::F32)?;
+                let logits = head()?.logits(&features)?;
                 let losses = negative_log_likelihood(&logits, &Tensor::new(labels, device)?)?;
-                Ok(losses.mean_all()?)
+                Ok(losses.sum_all()?)
+            }
+            Examples::Tags(examples) => {
+                let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
+                tag_loss(backbone, adapter, head()?, &chosen, dropout)
             }
         }
     }
 }
 
-fn frozen_features(
-    backbone: &Backbone,
-    adapter: &Adapter,
-    examples: &[ClassExample],
-) -> Result<Tensor> {
+/// Features `[rows, width]` of texts under an adapter with a head, outside the tape.
+///
+/// Batches run side by side; the result does not depend on how many threads there are.
+///
+/// # Errors
+/// When a text is empty or too long, or the adapter has no head.
+pub fn text_features(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Tensor> {
     // Rows of similar length share a batch, so little is padding.
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&i| examples[i].tokens.len());
-    let mut parts = Vec::new();
-    for chunk in order.chunks(FEATURE_BATCH) {
-        let rows: Vec<&ClassExample> = chunk.iter().map(|&i| &examples[i]).collect();
-        parts.push(batch_features(backbone, adapter, &rows)?);
-    }
-    let sorted = Tensor::cat(&parts, 0)?.detach();
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&i| texts[i].len());
+    let parts: Vec<Tensor> = order
+        .par_chunks(FEATURE_BATCH)
+        .map(|chunk| {
+            let rows: Vec<&[u32]> = chunk.iter().map(|&i| texts[i]).collect();
+            Ok(batch_features(backbone, adapter, &rows, None)?.detach())
+        })
+        .collect::<Result<_>>()?;
+    let sorted = Tensor::cat(&parts, 0)?;
     let mut place = vec![0_u32; order.len()];
     for (position, &example) in order.iter().enumerate() {
         place[example] = position as u32;
@@ -149,13 +210,49 @@ fn frozen_features(
 fn batch_features(
     backbone: &Backbone,
     adapter: &Adapter,
-    examples: &[&ClassExample],
+    texts: &[&[u32]],
+    dropout: Option<Seed>,
 ) -> Result<Tensor> {
-    let decoder = &backbone.decoder;
-    let rows: Vec<Vec<u32>> = examples.iter().map(|e| e.tokens.clone()).collect();
-    let tokens = Tokens::pack(&rows, decoder.device())?;
+    let network = &backbone.network;
+    let Some(head) = adapter.head() else {
+        return Err(ModelError::Examples("the agent has no classifier".to_owned()));
+    };
+    let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
     let groups = [Rows { adapter: Some(adapter), count: rows.len() }];
-    let frozen = adapter.frozen_layers(decoder.config().num_hidden_layers);
-    let states = decoder.states(&tokens, &groups, None, frozen)?;
-    features(decoder, &states, &groups, tokens.padding())
+    let tokens = Tokens::pack(&rows, &groups, network.device())?;
+    let frozen = adapter.frozen_layers(network.depth());
+    let states = network.states(&tokens, Pass { dropout, ..Pass::of(&groups) }, frozen)?;
+    features(network, &states, &groups, &tokens, head.pooling)
+}
+
+fn tag_loss(
+    backbone: &Backbone,
+    adapter: &Adapter,
+    head: &Head,
+    examples: &[&TagExample],
+    dropout: Option<Seed>,
+) -> Result<Tensor> {
+    let network = &backbone.network;
+    let device = network.device();
+    let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
+    let groups = [Rows { adapter: Some(adapter), count: rows.len() }];
+    let tokens = Tokens::pack(&rows, &groups, device)?;
+    let hidden = network.hidden(&tokens, Pass { dropout, ..Pass::of(&groups) })?;
+    let width = tokens.width();
+    let (mut places, mut targets) = (Vec::new(), Vec::new());
+    for (row, example) in examples.iter().enumerate() {
+        for (column, tag) in tokens.text(row).zip(&example.tags) {
+            if let Some(tag) = tag {
+                places.push((row * width + column) as u32);
+                targets.push(*tag as u32);
+            }
+        }
+    }
+    if targets.is_empty() {
+        return Err(ModelError::Examples("no token of these texts has a tag".to_owned()));
+    }
+    let flat = hidden.reshape((rows.len() * width, network.architecture().hidden))?;
+    let at = flat.index_select(&Tensor::new(places, device)?, 0)?;
+    let logits = head.logits(&at)?.to_dtype(DType::F32)?;
+    Ok(negative_log_likelihood(&logits, &Tensor::new(targets, device)?)?.sum_all()?)
 }

@@ -83,7 +83,7 @@ pub(in crate::scenario) struct LoraFile {
 }
 
 fn module() -> serde_json::Value {
-    serde_json::json!({ "type": "string", "enum": words::names(&words::modules()) })
+    serde_json::json!({ "type": "string", "enum": words::targets() })
 }
 
 /// A new head.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agents::adapter::lora::{LoraSpec, Module};
+use agents::adapter::lora::LoraSpec;
 use agents::name::AgentName;
 use miette::SourceSpan;
 
@@ -164,7 +164,8 @@ impl Check<'_> {
                 let rank = count(&lora.rank);
                 let alpha = lora.alpha.as_ref().map_or(2.0 * rank as f64, |alpha| alpha.value);
                 let targets = self.targets(&lora.targets);
-                Some(TransferPlan::Lora(LoraSpec { rank, alpha, targets }))
+                let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+                Some(TransferPlan::Lora(LoraSpec::new(rank, alpha, &targets)))
             }
         }
     }
@@ -182,7 +183,7 @@ impl Check<'_> {
         labels
     }
 
-    fn targets(&mut self, typed: &At<Vec<At<String>>>) -> Vec<Module> {
+    fn targets(&mut self, typed: &At<Vec<At<String>>>) -> Vec<String> {
         let mut seen: BTreeMap<&str, SourceSpan> = BTreeMap::new();
         let mut modules = Vec::new();
         for target in &typed.value {
@@ -192,12 +193,11 @@ impl Check<'_> {
                 continue;
             }
             seen.insert(&target.value, at);
-            match meaning(&words::modules(), &target.value) {
-                Some(module) => modules.push(module),
-                None => {
-                    let help = advice(&target.value, names(&words::modules()));
-                    self.problems.push(Problem::UnknownTarget { name, at, help });
-                }
+            if words::targets().contains(&target.value.as_str()) {
+                modules.push(target.value.clone());
+            } else {
+                let help = advice(&target.value, words::targets());
+                self.problems.push(Problem::UnknownTarget { name, at, help });
             }
         }
         if typed.value.is_empty() {

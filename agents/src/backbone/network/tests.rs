@@ -1,14 +1,16 @@
-//! The decoder against one we did not write, against a genuine model's reference, and against itself.
+//! The network against one we did not write, against a genuine model's reference, and against itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_transformers::models::llama;
 
 use super::*;
+use crate::adapter::head::HeadSpec;
 use crate::adapter::lora::LoraSpec;
-use crate::adapter::{AdapterSpec, Generation};
+use crate::adapter::{AdapterSpec, Generation, Method};
+use crate::backbone::block::named;
 use crate::backbone::{Backbone, builtin, random_weights};
 use crate::engine::decode::complete;
 use crate::seed::Seed;
@@ -17,8 +19,8 @@ const CONFIG: &str = r#"{"hidden_size": 32, "intermediate_size": 48, "num_hidden
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50, "max_position_embeddings": 64,
     "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
 
-fn tiny() -> (DecoderConfig, BTreeMap<String, Tensor>, Decoder) {
-    let config = DecoderConfig::from_json(CONFIG, Path::new("test")).unwrap();
+fn tiny() -> (Architecture, BTreeMap<String, Tensor>, Network) {
+    let config = Architecture::from_json(CONFIG, Path::new("test")).unwrap();
     let mut weights = random_weights(&config, Seed::new(1), &Device::Cpu).unwrap();
     // Larger weights than at the start of training, so that differences would show.
     for tensor in weights.values_mut() {
@@ -26,37 +28,37 @@ fn tiny() -> (DecoderConfig, BTreeMap<String, Tensor>, Decoder) {
             *tensor = (tensor.clone() * 8.0).unwrap();
         }
     }
-    let decoder = Decoder::assemble(config.clone(), &weights, &Device::Cpu).unwrap();
-    (config, weights, decoder)
+    let network = Network::assemble(config.clone(), &named(&weights)).unwrap();
+    (config, weights, network)
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
-fn logits(decoder: &Decoder, rows: &[Vec<u32>]) -> Tensor {
-    let tokens = Tokens::pack(rows, &Device::Cpu).unwrap();
+fn logits(network: &Network, rows: &[Vec<u32>]) -> Tensor {
     let groups = [Rows { adapter: None, count: rows.len() }];
-    decoder.logits(&decoder.hidden(&tokens, &groups, None).unwrap()).unwrap()
+    let tokens = Tokens::pack(rows, &groups, &Device::Cpu).unwrap();
+    network.logits(&network.hidden(&tokens, Pass::of(&groups)).unwrap(), &groups).unwrap()
 }
 
 #[test]
 fn logits_equal_candle_transformers() {
-    let (config, weights, decoder) = tiny();
+    let (config, weights, network) = tiny();
     let theirs = llama::Config {
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        vocab_size: config.vocab_size,
-        num_hidden_layers: config.num_hidden_layers,
-        num_attention_heads: config.num_attention_heads,
-        num_key_value_heads: config.key_value_heads(),
+        hidden_size: config.hidden,
+        intermediate_size: config.inner,
+        vocab_size: config.vocabulary,
+        num_hidden_layers: config.depth(),
+        num_attention_heads: config.heads,
+        num_key_value_heads: config.key_heads,
         use_flash_attn: false,
-        rms_norm_eps: config.rms_norm_eps,
-        rope_theta: config.rope_theta as f32,
+        rms_norm_eps: config.epsilon,
+        rope_theta: config.ropes[0].theta as f32,
         bos_token_id: None,
         eos_token_id: None,
         rope_scaling: None,
-        max_position_embeddings: config.max_position_embeddings,
+        max_position_embeddings: config.positions,
         tie_word_embeddings: false,
     };
     let map: HashMap<String, Tensor> = weights.into_iter().collect();
@@ -66,40 +68,42 @@ fn logits_equal_candle_transformers() {
     let mut cache = llama::Cache::new(false, DType::F32, &theirs, &Device::Cpu).unwrap();
     let input = Tensor::new(row.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let expected = model.forward(&input, 0, &mut cache).unwrap().squeeze(0).unwrap();
-    let found = logits(&decoder, &[row]).i((0, 7)).unwrap();
+    let found = logits(&network, &[row]).i((0, 7)).unwrap();
     assert!(largest_difference(&found, &expected) < 1e-4);
 }
 
 #[test]
 fn padding_and_neighbours_change_nothing() {
-    let (_, _, decoder) = tiny();
+    let (_, _, network) = tiny();
     let (short, long) = (vec![7_u32, 8, 9], vec![1_u32, 2, 3, 4, 5, 6]);
-    let alone = logits(&decoder, std::slice::from_ref(&short)).i((0, 2)).unwrap();
-    let together = logits(&decoder, &[short, long]).i((0, 5)).unwrap();
+    let alone = logits(&network, std::slice::from_ref(&short)).i((0, 2)).unwrap();
+    let together = logits(&network, &[short, long]).i((0, 5)).unwrap();
     assert!(largest_difference(&alone, &together) < 1e-4);
 }
 
 #[test]
 fn reading_in_steps_equals_reading_at_once() {
-    let (_, _, decoder) = tiny();
+    let (_, _, network) = tiny();
     let groups = [Rows { adapter: None, count: 2 }];
     let rows = [vec![7_u32, 8, 9], vec![1_u32, 2, 3, 4]];
-    let tokens = Tokens::pack(&rows, &Device::Cpu).unwrap();
+    let tokens = Tokens::pack(&rows, &groups, &Device::Cpu).unwrap();
     let mut cache = KvCache::default();
-    decoder.states(&tokens, &groups, Some(&mut cache), 2).unwrap();
-    let next = Tokens::next(&[11, 12], tokens.padding().to_vec(), &Device::Cpu).unwrap();
-    let stepped = decoder.hidden(&next, &groups, Some(&mut cache)).unwrap();
-    let whole = Tokens::pack(&[vec![7, 8, 9, 11], vec![1, 2, 3, 4, 12]], &Device::Cpu).unwrap();
-    let at_once = decoder.hidden(&whole, &groups, None).unwrap().narrow(1, 4, 1).unwrap();
+    network.states(&tokens, Pass::cached(&groups, &mut cache), 2).unwrap();
+    let next = Tokens::next(&[11, 12], 0, tokens.spans().to_vec(), &Device::Cpu).unwrap();
+    let stepped = network.hidden(&next, Pass::cached(&groups, &mut cache)).unwrap();
+    let rows = [vec![7, 8, 9, 11], vec![1, 2, 3, 4, 12]];
+    let whole = Tokens::pack(&rows, &groups, &Device::Cpu).unwrap();
+    let at_once = network.hidden(&whole, Pass::of(&groups)).unwrap().narrow(1, 4, 1).unwrap();
     assert!(largest_difference(&stepped, &at_once) < 1e-4);
 }
 
 #[test]
 fn rows_of_a_mixed_batch_equal_rows_alone() {
     let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
-    let lora = LoraSpec { rank: 4, alpha: 8.0, targets: vec![Module::Query, Module::Down] };
-    let head = AdapterSpec::Head { freeze_layers: 2, labels: vec!["a".into(), "b".into()] };
-    let adapters: Vec<Adapter> = [AdapterSpec::Lora(lora), head]
+    let lora = Method::Lora(LoraSpec::new(4, 8.0, &["q_proj", "down_proj"]));
+    let head = Some(HeadSpec::new(vec!["a".into(), "b".into()]));
+    let upper = AdapterSpec { method: Method::Layers { freeze_layers: 2 }, head };
+    let adapters: Vec<Adapter> = [AdapterSpec { method: lora, head: None }, upper]
         .into_iter()
         .map(|spec| {
             // Every weight moved, so that an adapter that is ignored would show.
@@ -115,10 +119,11 @@ fn rows_of_a_mixed_batch_equal_rows_alone() {
     let owners = [None, Some(&adapters[0]), Some(&adapters[1])];
     let row = vec![5_u32, 6, 7, 8];
     let run = |owners: &[Option<&Adapter>]| {
-        let tokens = Tokens::pack(&vec![row.clone(); owners.len()], &Device::Cpu).unwrap();
         let groups: Vec<Rows<'_>> =
             owners.iter().map(|&adapter| Rows { adapter, count: 1 }).collect();
-        backbone.decoder.hidden(&tokens, &groups, None).unwrap()
+        let rows = vec![row.clone(); owners.len()];
+        let tokens = Tokens::pack(&rows, &groups, &Device::Cpu).unwrap();
+        backbone.network.hidden(&tokens, Pass::of(&groups)).unwrap()
     };
     let mixed = run(&owners);
     let mut alone = Vec::new();
@@ -155,7 +160,7 @@ fn stories260k_gives_its_reference() {
     let row = ids("prompt_ids");
     let last = row.len() - 1;
     let found: Vec<f32> =
-        logits(&backbone.decoder, &[row]).i((0, last)).unwrap().to_vec1().unwrap();
+        logits(&backbone.network, &[row]).i((0, last)).unwrap().to_vec1().unwrap();
     let first: Vec<f32> =
         serde_json::from_value(reference["last_token_logits_first8"].clone()).unwrap();
     for (found, expected) in found.iter().zip(first) {
