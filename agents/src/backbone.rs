@@ -61,10 +61,23 @@ impl Backbone {
     /// # Errors
     /// As [`Backbone::load`].
     pub fn load_as(directory: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        let tokenizer = Tokenizer::from_file(&directory.join("tokenizer.json"))?;
+        Self::load_with(directory, tokenizer, dtype, device)
+    }
+
+    /// Loads a Hugging Face directory with a tokenizer from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Backbone::load`].
+    pub fn load_with(
+        directory: &Path,
+        tokenizer: Tokenizer,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let config_path = directory.join("config.json");
         let json = String::from_utf8_lossy(&read_file(&config_path)?).into_owned();
         let architecture = Architecture::from_json(&json, &config_path)?;
-        let tokenizer = Tokenizer::from_file(&directory.join("tokenizer.json"))?;
         let checkpoint = Checkpoint::open(directory)?;
         Self::read(architecture, &checkpoint, tokenizer, dtype, device)
     }

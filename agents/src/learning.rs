@@ -9,4 +9,5 @@ pub mod gradient_audit;
 pub mod job;
 pub mod objective;
 pub mod optimizer;
+pub mod recomputation;
 pub mod schedule;

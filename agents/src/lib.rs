@@ -15,6 +15,7 @@
 //! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
 //! - [`sampler`]: from logits to tokens
 //! - [`engine`]: the one thread that owns a device and batches all its work
+//! - [`probe`]: loss and gradients on given tokens, for audits and comparisons
 //! - [`pretrain`]: how `polylogue-tiny` came to be
 //! - [`name`]: names of agents
 pub mod adapter;
@@ -25,6 +26,7 @@ pub mod error;
 pub mod learning;
 pub mod name;
 pub mod pretrain;
+pub mod probe;
 pub mod prompt;
 pub mod sampler;
 pub mod seed;

@@ -52,6 +52,15 @@ impl Tokenizer {
         Ok(Self { inner, begin, end })
     }
 
+    /// A vocabulary without words, for a network that is only fed with numbers.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be built.
+    pub fn empty() -> Result<Self> {
+        let inner = tokenizers::Tokenizer::new(BPE::default());
+        Self::from_bytes(inner.to_string(false).map_err(refusal)?.as_bytes())
+    }
+
     /// Trains a byte-level BPE vocabulary of `size` tokens on `texts`.
     ///
     /// # Errors

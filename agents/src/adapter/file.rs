@@ -36,6 +36,17 @@ impl Adapter {
         std::fs::write(directory.join(CONFIG), text).map_err(fail)
     }
 
+    /// Tensors of this adapter's shape, such as gradients, under the names they have on disk.
+    ///
+    /// # Errors
+    /// On a tensor failure only.
+    pub fn under_disk_names(
+        &self,
+        tensors: BTreeMap<String, Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        peft::to_disk(&self.spec, &tensors, self.architecture.family)
+    }
+
     /// Reads an adapter that [`Adapter::save`] or PEFT wrote.
     ///
     /// # Errors

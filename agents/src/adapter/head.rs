@@ -225,26 +225,40 @@ pub fn features(
     let Some(top) = states.last() else {
         return Err(ModelError::Examples("there are no hidden states".to_owned()));
     };
-    let at = |state: &Tensor, column: usize| -> Result<Tensor> {
-        Ok(network.finish(&state.narrow(1, column, 1)?.contiguous()?, rows)?.squeeze(1)?)
-    };
+    if pooling != Pooling::Layers {
+        return pooled(network, &network.finish(top, rows)?, tokens, pooling);
+    }
+    let mut parts = Vec::with_capacity(states.len() + 1);
+    for state in states {
+        parts.push(mean(&network.finish(state, rows)?, tokens)?);
+    }
+    parts.push(pooled(network, &network.finish(top, rows)?, tokens, Pooling::Last)?);
+    Ok(Tensor::cat(&parts, D::Minus1)?)
+}
+
+/// Features `[rows, hidden]` out of the final hidden states alone.
+///
+/// # Errors
+/// When the features are those of all layers, or the backbone has no pooler and one is asked for.
+pub fn pooled(
+    network: &Network,
+    hidden: &Tensor,
+    tokens: &Tokens,
+    pooling: Pooling,
+) -> Result<Tensor> {
     match pooling {
         Pooling::Layers => {
-            let mut parts = Vec::with_capacity(states.len() + 1);
-            for state in states {
-                parts.push(mean(&network.finish(state, rows)?, tokens)?);
-            }
-            parts.push(at(top, tokens.width() - 1)?);
-            Ok(Tensor::cat(&parts, D::Minus1)?)
+            let reason = "features of all layers need the states of all layers";
+            Err(ModelError::Examples(reason.to_owned()))
         }
-        Pooling::Mean => mean(&network.finish(top, rows)?, tokens),
-        Pooling::Last => at(top, tokens.width() - 1),
-        Pooling::First => network.finish(&first(top, tokens)?, rows),
+        Pooling::Mean => mean(hidden, tokens),
+        Pooling::Last => Ok(hidden.narrow(1, tokens.width() - 1, 1)?.contiguous()?.squeeze(1)?),
+        Pooling::First => first(hidden, tokens),
         Pooling::Pooler => {
             let Some(pooler) = network.pooler() else {
                 return Err(ModelError::MissingWeight { name: "pooler.dense.weight".to_owned() });
             };
-            activate(&pooler.forward(&first(top, tokens)?)?, Activation::Tanh).map_err(Into::into)
+            Ok(activate(&pooler.forward(&first(hidden, tokens)?)?, Activation::Tanh)?)
         }
     }
 }

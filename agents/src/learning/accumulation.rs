@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -26,12 +27,16 @@ impl Gradients {
     /// # Errors
     /// On a tensor failure only.
     pub fn of_loss(loss: &Tensor, tracked: &BTreeMap<String, Tensor>) -> Result<Self> {
-        let store = loss.backward()?;
-        let of = tracked
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.clone(), store.get(tensor)?.detach())))
-            .collect();
-        Ok(Self { loss: f64::from(loss.to_scalar::<f32>()?), of })
+        let gradients = Self::collect(&loss.backward()?, tracked);
+        Ok(Self { loss: f64::from(loss.to_scalar::<f32>()?), ..gradients })
+    }
+
+    /// The gradients of `tracked` tensors out of a backward pass, without its loss.
+    pub(crate) fn collect(store: &GradStore, tracked: &BTreeMap<String, Tensor>) -> Self {
+        let own = |(name, tensor): (&String, &Tensor)| {
+            Some((name.clone(), store.get(tensor)?.detach()))
+        };
+        Self { loss: 0.0, of: tracked.iter().filter_map(own).collect() }
     }
 
     /// Adds the gradients of another part.

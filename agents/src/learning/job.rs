@@ -13,7 +13,7 @@ use super::accumulation::{Gradients, sharded};
 use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
-use super::objective::{TextExample, reply_loss};
+use super::objective::{TextExample, Way, replies};
 use super::optimizer::{AdamW, Optimizer};
 use super::schedule::Schedule;
 use crate::adapter::head::{MEAN, SCALE, statistics};
@@ -81,11 +81,13 @@ pub struct Settings {
     pub optimizer: AdamW,
     /// Most tokens that go forward and backward at once on one thread.
     pub micro_batch_tokens: usize,
+    /// Whether activations are computed again instead of kept: less memory, more work.
+    pub recompute: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { optimizer: AdamW::default(), micro_batch_tokens: 512 }
+        Self { optimizer: AdamW::default(), micro_batch_tokens: 512, recompute: false }
     }
 }
 
@@ -241,23 +243,29 @@ impl Job {
             |part| {
                 // Masks belong to the first item of a part: parts are the same on any number of threads.
                 let seed = part.first().map(|item| dropout.index(item.place as u64));
-                let loss = match &self.objective {
-                    Objective::Supervised(lesson) => {
-                        let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
-                        lesson.loss(&self.backbone, &adapter, &batch, seed)?
-                    }
-                    Objective::Grpo(_) => {
-                        let replies: Vec<_> = part
-                            .iter()
-                            .map(|item| &work.replies[item.index])
-                            .map(|(example, advantage)| (example, *advantage))
-                            .collect();
-                        reply_loss(&self.backbone, &adapter, &replies, seed)?
-                    }
-                };
-                Gradients::of_loss(&(loss / work.weight)?, tracked)
-            },
-        )
+                let way = Way {
+                backbone: &self.backbone,
+                adapter: &adapter,
+                tracked,
+                weight: work.weight,
+                dropout: seed,
+                recompute: self.settings.recompute,
+            };
+            match &self.objective {
+                Objective::Supervised(lesson) => {
+                    let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
+                    lesson.gradients(&batch, &way)
+                }
+                Objective::Grpo(_) => {
+                    let chosen: Vec<_> = part
+                        .iter()
+                        .map(|item| &work.replies[item.index])
+                        .map(|(example, advantage)| (example, *advantage))
+                        .collect();
+                    way.gradients(replies(&self.backbone, &adapter, &chosen)?)
+                }
+            }
+        })
     }
 
     /// The next generation, with the weights as they are now.

@@ -3,10 +3,14 @@
 pub mod grpo;
 pub mod supervised;
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Tensor};
 
+use super::accumulation::Gradients;
+use super::recomputation::{Below, backward};
 use crate::adapter::Adapter;
-use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
+use crate::backbone::{Backbone, Rows, Tokens, negative_log_likelihood};
 use crate::error::Result;
 use crate::seed::Seed;
 
@@ -19,15 +23,45 @@ pub struct TextExample {
     pub reply: Vec<u32>,
 }
 
+/// A batch made ready: its tokens, and its summed loss as a function of the final hidden states
+/// `[rows, columns, hidden]`.
+pub(crate) struct Batch<'a> {
+    pub(crate) tokens: Tokens,
+    pub(crate) loss: Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>,
+}
+
+/// How the gradients of a part of a step are computed.
+pub(crate) struct Way<'a> {
+    pub(crate) backbone: &'a Backbone,
+    /// The adapter with tracked weights.
+    pub(crate) adapter: &'a Adapter,
+    /// Those weights.
+    pub(crate) tracked: &'a BTreeMap<String, Tensor>,
+    /// What the summed loss is divided by.
+    pub(crate) weight: f64,
+    pub(crate) dropout: Option<Seed>,
+    pub(crate) recompute: bool,
+}
+
+impl Way<'_> {
+    /// The backward pass of a batch.
+    pub(crate) fn gradients(&self, batch: Batch<'_>) -> Result<Gradients> {
+        let Self { backbone, adapter, dropout, .. } = *self;
+        let below = Below { backbone, adapter, tokens: &batch.tokens, dropout };
+        backward(&below, self.tracked, self.recompute, |hidden| {
+            Ok(((batch.loss)(hidden)? / self.weight)?)
+        })
+    }
+}
+
 /// Weighted negative log-likelihood of replies: `Σ weight · Σ -ln p(token)` over all examples.
 ///
 /// The output head is computed only where a reply token is predicted.
-pub(crate) fn reply_loss(
-    backbone: &Backbone,
-    adapter: &Adapter,
+pub(crate) fn replies<'a>(
+    backbone: &'a Backbone,
+    adapter: &'a Adapter,
     examples: &[(&TextExample, f64)],
-    dropout: Option<Seed>,
-) -> Result<Tensor> {
+) -> Result<Batch<'a>> {
     let network = &backbone.network;
     let device = network.device();
     let inputs: Vec<Vec<u32>> = examples
@@ -39,7 +73,6 @@ pub(crate) fn reply_loss(
         .collect();
     let rows = [Rows { adapter: Some(adapter), count: inputs.len() }];
     let tokens = Tokens::pack(&inputs, &rows, device)?;
-    let hidden = network.hidden(&tokens, Pass { dropout, ..Pass::of(&rows) })?;
     let width = tokens.width();
     let (mut places, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for (row, (example, weight)) in examples.iter().enumerate() {
@@ -52,10 +85,13 @@ pub(crate) fn reply_loss(
         }
     }
     let count = targets.len();
-    let flat = hidden.reshape((examples.len() * width, network.architecture().hidden))?;
-    let at = flat.index_select(&Tensor::new(places, device)?, 0)?;
-    let rows = [Rows { adapter: Some(adapter), count }];
-    let logits = network.logits(&at, &rows)?.to_dtype(DType::F32)?;
-    let losses = negative_log_likelihood(&logits, &Tensor::new(targets, device)?)?;
-    Ok((losses * Tensor::new(weights, device)?)?.sum_all()?)
+    let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
+    let weights = Tensor::new(weights, device)?;
+    let loss = move |hidden: &Tensor| {
+        let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
+        let rows = [Rows { adapter: Some(adapter), count }];
+        let logits = network.logits(&at, &rows)?.to_dtype(DType::F32)?;
+        Ok((negative_log_likelihood(&logits, &targets)? * &weights)?.sum_all()?)
+    };
+    Ok(Batch { tokens, loss: Box::new(loss) })
 }

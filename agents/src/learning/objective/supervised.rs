@@ -4,14 +4,15 @@
 //! job, because it cannot change. A batch may be computed in parts: a loss here is a sum, to be divided by
 //! the [`Supervised::weight`] of the whole batch.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::{TextExample, reply_loss};
-use crate::adapter::head::{Head, features};
+use super::{Batch, TextExample, Way, replies};
+use crate::adapter::head::{Head, Pooling, features, pooled};
 use crate::adapter::{Adapter, Method};
 use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
 use crate::error::{ModelError, Result};
+use crate::learning::accumulation::Gradients;
 use crate::seed::Seed;
 
 /// Rows whose features are computed in one pass.
@@ -139,46 +140,44 @@ impl Supervised {
         count.max(1) as f64
     }
 
-    /// Summed loss over the examples at `batch`.
-    pub(crate) fn loss(
-        &self,
-        backbone: &Backbone,
-        adapter: &Adapter,
-        batch: &[usize],
-        dropout: Option<Seed>,
-    ) -> Result<Tensor> {
-        let head = || {
-            let reason = || ModelError::Examples("the agent has no classifier".to_owned());
-            adapter.head().ok_or_else(reason)
-        };
-        match &self.examples {
+    /// Gradients of the loss over the examples at `batch`, divided by `weight`.
+    pub(crate) fn gradients(&self, batch: &[usize], way: &Way<'_>) -> Result<Gradients> {
+        let network = &way.backbone.network;
+        if let (Examples::Classes(examples), Some(head)) = (&self.examples, way.adapter.head())
+            && head.pooling == Pooling::Layers
+        {
+            let features = match &self.features {
+                Some(all) => {
+                    let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
+                    all.index_select(&Tensor::new(at, network.device())?, 0)?
+                }
+                None => {
+                    let rows: Vec<_> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
+                    batch_features(way.backbone, way.adapter, &rows, way.dropout)?
+                }
+            };
+            return Gradients::of_loss(&(class_loss(head, &features, examples, batch)? / way.weight)?, way.tracked);
+        }
+        let ready = match &self.examples {
             Examples::Texts(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| (&examples[i], 1.0)).collect();
-                reply_loss(backbone, adapter, &chosen, dropout)
+                replies(way.backbone, way.adapter, &chosen)?
             }
             Examples::Classes(examples) => {
-                let device = backbone.network.device();
-                let features = match &self.features {
-                    Some(all) => {
-                        let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
-                        all.index_select(&Tensor::new(at, device)?, 0)?
-                    }
-                    None => {
-                        let rows: Vec<_> =
-                            batch.iter().map(|&i| examples[i].tokens.as_slice()).collect();
-                        batch_features(backbone, adapter, &rows, dropout)?
-                    }
-                };
-                let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
-                let logits = head()?.logits(&features)?;
-                let losses = negative_log_likelihood(&logits, &Tensor::new(labels, device)?)?;
-                Ok(losses.sum_all()?)
+                if let (Some(all), Some(head)) = (&self.features, way.adapter.head()) {
+                    let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
+                    let features = all.index_select(&Tensor::new(at, network.device())?, 0)?;
+                    let loss = class_loss(head, &features, examples, batch)?;
+                    return Gradients::of_loss(&(loss / way.weight)?, way.tracked);
+                }
+                classes(way, examples, batch)?
             }
             Examples::Tags(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
-                tag_loss(backbone, adapter, head()?, &chosen, dropout)
+                tags(way, &chosen)?
             }
-        }
+        };
+        way.gradients(ready)
     }
 }
 
@@ -225,19 +224,48 @@ fn batch_features(
     features(network, &states, &groups, &tokens, head.pooling)
 }
 
-fn tag_loss(
-    backbone: &Backbone,
-    adapter: &Adapter,
+/// Summed loss of classes under a head.
+fn class_loss(
     head: &Head,
-    examples: &[&TagExample],
-    dropout: Option<Seed>,
+    features: &Tensor,
+    examples: &[ClassExample],
+    batch: &[usize],
 ) -> Result<Tensor> {
-    let network = &backbone.network;
-    let device = network.device();
+    let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
+    let labels = Tensor::new(labels, features.device())?;
+    Ok(negative_log_likelihood(&head.logits(features)?, &labels)?.sum_all()?)
+}
+
+fn head_of(adapter: &Adapter) -> Result<&Head> {
+    let reason = || ModelError::Examples("the agent has no classifier".to_owned());
+    adapter.head().ok_or_else(reason)
+}
+
+/// Texts with a class each, pooled from the final hidden states.
+fn classes<'a>(
+    way: &Way<'a>,
+    examples: &'a [ClassExample],
+    batch: &'a [usize],
+) -> Result<Batch<'a>> {
+    let network = &way.backbone.network;
+    let head = head_of(way.adapter)?;
+    let rows: Vec<Vec<u32>> = batch.iter().map(|&i| examples[i].tokens.clone()).collect();
+    let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
+    let tokens = Tokens::pack(&rows, &owners, network.device())?;
+    let places = tokens.clone();
+    let loss = move |hidden: &Tensor| {
+        class_loss(head, &pooled(network, hidden, &places, head.pooling)?, examples, batch)
+    };
+    Ok(Batch { tokens, loss: Box::new(loss) })
+}
+
+/// Texts with a class for each token.
+fn tags<'a>(way: &Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
+    let device = way.backbone.network.device();
+    let head = head_of(way.adapter)?;
     let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
-    let groups = [Rows { adapter: Some(adapter), count: rows.len() }];
-    let tokens = Tokens::pack(&rows, &groups, device)?;
-    let hidden = network.hidden(&tokens, Pass { dropout, ..Pass::of(&groups) })?;
+    let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
+    let tokens = Tokens::pack(&rows, &owners, device)?;
     let width = tokens.width();
     let (mut places, mut targets) = (Vec::new(), Vec::new());
     for (row, example) in examples.iter().enumerate() {
@@ -251,8 +279,10 @@ fn tag_loss(
     if targets.is_empty() {
         return Err(ModelError::Examples("no token of these texts has a tag".to_owned()));
     }
-    let flat = hidden.reshape((rows.len() * width, network.architecture().hidden))?;
-    let at = flat.index_select(&Tensor::new(places, device)?, 0)?;
-    let logits = head.logits(&at)?.to_dtype(DType::F32)?;
-    Ok(negative_log_likelihood(&logits, &Tensor::new(targets, device)?)?.sum_all()?)
+    let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
+    let loss = move |hidden: &Tensor| {
+        let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
+        Ok(negative_log_likelihood(&head.logits(&at)?, &targets)?.sum_all()?)
+    };
+    Ok(Batch { tokens, loss: Box::new(loss) })
 }

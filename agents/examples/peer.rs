@@ -1,0 +1,195 @@
+//! Our side of the comparisons in `tests/peers`: runs one request on one model directory and writes what
+//! came out, so that a Python script can put it beside transformers and PEFT.
+//!
+//! `peer logits MODEL REQUEST.json OUT.safetensors`, `peer gradients MODEL REQUEST.json OUT.safetensors`,
+//! `peer train MODEL REQUEST.json`. The formats are in `tests/peers/README.md`. Not part of the product.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use agents::adapter::{Adapter, AdapterSpec, Method};
+use agents::backbone::{Backbone, Pass, Rows, Tokens, checkpoint};
+use agents::learning::job::{Job, JobSpec, Lesson, Settings};
+use agents::learning::objective::TextExample;
+use agents::learning::objective::supervised::Examples;
+use agents::probe::{self, Loss};
+use agents::seed::Seed;
+use candle_core::{D, DType, Device, Tensor};
+use serde::Deserialize;
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What a script asks for.
+#[derive(Deserialize)]
+struct Request {
+    /// Rows of tokens.
+    tokens: Vec<Vec<u32>>,
+    /// A PEFT directory.
+    adapter: Option<PathBuf>,
+    /// For encoders: weights of the hidden states in the loss, `[all tokens, hidden]` under `weights`.
+    weights: Option<PathBuf>,
+    /// For adapters with a head: the class of each row.
+    labels: Option<Vec<u32>>,
+    /// A new adapter to train, as ours are described; an adapter directory where absent.
+    spec: Option<AdapterSpec>,
+    /// First tokens of each row that carry no loss.
+    #[serde(default)]
+    prompt: usize,
+    #[serde(default)]
+    steps: usize,
+    #[serde(default)]
+    learning_rate: f64,
+    /// Where a trained adapter goes.
+    out: Option<PathBuf>,
+    micro_batch_tokens: Option<usize>,
+    #[serde(default)]
+    recompute: bool,
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [command, model, request, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: peer logits|gradients|train MODEL REQUEST.json [OUT.safetensors]".into());
+    };
+    let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;
+    let backbone = Arc::new(probe::load(Path::new(model), &Device::Cpu)?);
+    let adapter = match (&request.adapter, &request.spec) {
+        (Some(directory), _) => Some(Adapter::load(directory, &backbone)?),
+        (None, Some(spec)) => Some(Adapter::initial(spec.clone(), &backbone, Seed::new(1))?),
+        (None, None) => None,
+    };
+    let out = rest.first().map(Path::new);
+    match (command.as_str(), out) {
+        ("logits", Some(out)) => logits(&backbone, adapter.as_ref(), &request, out),
+        ("gradients", Some(out)) => gradients(&backbone, adapter.as_ref(), &request, out),
+        ("train", _) => train(backbone, adapter, request),
+        _ => Err("an output file is missing, or the command is unknown".into()),
+    }
+}
+
+/// Hidden states, logits and class logits of every row, run together in one padded batch.
+fn logits(
+    backbone: &Backbone,
+    adapter: Option<&Adapter>,
+    request: &Request,
+    out: &Path,
+) -> Outcome<()> {
+    let network = &backbone.network;
+    let owners = [Rows { adapter, count: request.tokens.len() }];
+    let tokens = Tokens::pack(&request.tokens, &owners, network.device())?;
+    let states = network.states(&tokens, Pass::of(&owners), network.depth())?;
+    let top = states.last().ok_or("no states")?;
+    let hidden = network.finish(top, &owners)?;
+    let mut tensors = BTreeMap::new();
+    for (row, ids) in request.tokens.iter().enumerate() {
+        let text = tokens.text(row);
+        let own = hidden.get(row)?.narrow(0, text.start, ids.len())?;
+        if network.architecture().family.is_decoder() {
+            let rows = [Rows { adapter, count: ids.len() }];
+            tensors.insert(format!("logits.{row}"), network.logits(&own, &rows)?);
+        }
+        tensors.insert(format!("hidden.{row}"), own);
+    }
+    if let Some(head) = adapter.and_then(Adapter::head) {
+        let features =
+            agents::adapter::head::features(network, &states, &owners, &tokens, head.pooling)?;
+        let classes = head.logits(&features)?;
+        for row in 0..request.tokens.len() {
+            tensors.insert(format!("classes.{row}"), classes.get(row)?);
+        }
+    }
+    Ok(checkpoint::write(&tensors, DType::F32, out)?)
+}
+
+/// The loss and the gradient of every trained tensor, under PEFT's names.
+fn gradients(
+    backbone: &Backbone,
+    adapter: Option<&Adapter>,
+    request: &Request,
+    out: &Path,
+) -> Outcome<()> {
+    let adapter = adapter.ok_or("gradients need an adapter")?;
+    let weights = match &request.weights {
+        Some(path) => checkpoint::read_all(path, backbone.network.device())?.remove("weights"),
+        None => None,
+    };
+    let loss = match (&request.labels, &weights) {
+        (Some(labels), _) => Loss::Classes(labels),
+        (None, Some(weights)) => Loss::Weighted(weights),
+        (None, None) => Loss::NextTokens,
+    };
+    let found = probe::gradients(backbone, adapter, &request.tokens, loss, request.recompute)?;
+    let mut tensors = BTreeMap::from([(
+        "loss".to_owned(),
+        Tensor::new(found.loss as f32, &Device::Cpu)?.unsqueeze(D::Minus1)?,
+    )]);
+    tensors.extend(adapter.under_disk_names(found.of)?);
+    Ok(checkpoint::write(&tensors, DType::F32, out)?)
+}
+
+/// Trains on the rows and prints speed, memory and losses.
+fn train(backbone: Arc<Backbone>, adapter: Option<Adapter>, request: Request) -> Outcome<()> {
+    let from = Arc::new(adapter.ok_or("training needs an adapter or a spec")?);
+    if matches!(from.spec().method, Method::Frozen) {
+        return Err("a frozen adapter has nothing to train here".into());
+    }
+    let count = request.tokens.len();
+    let tokens: usize = request.tokens.iter().map(Vec::len).sum();
+    let examples = request
+        .tokens
+        .iter()
+        .map(|row| {
+            let (prompt, reply) = row.split_at(request.prompt.max(1));
+            TextExample { prompt: prompt.to_vec(), reply: reply.to_vec() }
+        })
+        .collect();
+    let mut settings = Settings { recompute: request.recompute, ..Settings::default() };
+    if let Some(budget) = request.micro_batch_tokens {
+        settings.micro_batch_tokens = budget;
+    }
+    let spec = JobSpec {
+        lesson: Lesson::Supervised(Examples::Texts(examples)),
+        steps: request.steps,
+        batch: count,
+        learning_rate: request.learning_rate,
+        settings,
+        seed: Seed::new(2),
+    };
+    let mut job = Job::new(backbone, from, spec)?;
+    let (mut losses, mut seconds) = (Vec::new(), Vec::new());
+    while !job.is_done() {
+        let start = Instant::now();
+        losses.push(job.step()?.loss);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let next = job.finish()?;
+    if let Some(out) = &request.out {
+        next.save(out)?;
+    }
+    // The first step warms up; the median of the others is what counts.
+    let mut steady = seconds.get(1..).filter(|s| !s.is_empty()).unwrap_or(&seconds).to_vec();
+    steady.sort_by(f64::total_cmp);
+    let median = steady.get(steady.len() / 2).copied().unwrap_or(f64::NAN);
+    let figures = json!({
+        "tokens_per_second": tokens as f64 / median,
+        "peak_bytes": peak(),
+        "losses": losses,
+        "seconds": seconds,
+    });
+    Ok(serde_json::to_writer(std::io::stdout(), &figures)?)
+}
+
+/// Peak resident memory of this process in bytes, as Linux reports it; 0 elsewhere.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
+    kilobytes.unwrap_or(0_u64) * 1024
+}
