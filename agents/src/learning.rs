@@ -3,6 +3,8 @@
 //!
 //! Nothing here knows when to learn (triggers do) or on which thread (the engine does).
 
+pub mod accumulation;
+pub mod dropout;
 pub mod gradient_audit;
 pub mod job;
 pub mod objective;

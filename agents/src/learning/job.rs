@@ -13,7 +13,7 @@ use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
 use super::optimizer::{AdamW, Optimizer};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Shape, WarmUp};
 use crate::adapter::head::{MEAN, SCALE, statistics};
 use crate::adapter::{Adapter, Generation};
 use crate::backbone::Backbone;
@@ -134,7 +134,12 @@ impl Job {
         }
         let optimizer = Optimizer::new(AdamW::default(), from.trained())?;
         let warm_up = (spec.steps / 10).max(1);
-        let schedule = Schedule { peak: spec.learning_rate, warm_up, steps: spec.steps };
+        let schedule = Schedule {
+            peak: spec.learning_rate,
+            warm_up: WarmUp::Steps(warm_up),
+            steps: spec.steps,
+            shape: Shape::default(),
+        };
         let batch = spec.batch;
         let seed = spec.seed;
         let (step, audited) = (0, false);
