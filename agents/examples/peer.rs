@@ -130,7 +130,7 @@ fn gradients(
         "loss".to_owned(),
         Tensor::new(found.loss as f32, &Device::Cpu)?.unsqueeze(D::Minus1)?,
     )]);
-    tensors.extend(adapter.under_disk_names(found.of)?);
+    tensors.extend(adapter.under_disk_names(found.tensors)?);
     Ok(checkpoint::write(&tensors, DType::F32, out)?)
 }
 

@@ -97,6 +97,16 @@ pub enum ModelError {
         /// How many fit.
         limit: usize,
     },
+    /// A number or a choice makes no sense.
+    #[error("{what} is {found}, expected {expected}")]
+    Setting {
+        /// What was set.
+        what: &'static str,
+        /// What it was set to.
+        found: String,
+        /// What it can be.
+        expected: &'static str,
+    },
     /// Training data is unusable.
     #[error("cannot train: {0}")]
     Examples(String),

@@ -15,8 +15,9 @@ use crate::backbone::{
     DecoderConfig, Network, Pass, Rows, Tokens, checkpoint, negative_log_likelihood, random_weights,
 };
 use crate::error::{ModelError, Result};
-use crate::learning::optimizer::{AdamW, Optimizer};
-use crate::learning::schedule::Schedule;
+use crate::learning::accumulation::{Gradients, sharded};
+use crate::learning::optimizer::{AdamW, Optimizer, OptimizerSpec};
+use crate::learning::schedule::{Schedule, Shape, WarmUp};
 use crate::seed::Seed;
 use crate::tokenizer::Tokenizer;
 
@@ -114,8 +115,9 @@ impl Pretraining {
     /// On a tensor failure only.
     pub fn new(config: DecoderConfig, plan: Plan, device: &Device) -> Result<Self> {
         let weights = random_weights(&config.architecture()?, plan.seed.child("weights"), device)?;
-        let numbers = AdamW { beta2: 0.98, weight_decay: 0.05, ..AdamW::default() };
-        let optimizer = Optimizer::new(numbers, weights.iter())?;
+        let numbers = AdamW { beta2: 0.98, ..AdamW::default() };
+        let spec = OptimizerSpec { weight_decay: 0.05, ..numbers.into() };
+        let optimizer = Optimizer::new(spec, weights.iter())?;
         Ok(Self { config, plan, optimizer })
     }
 
@@ -129,14 +131,18 @@ impl Pretraining {
         mut report: impl FnMut(&Self, Progress) -> Result<()>,
     ) -> Result<()> {
         let steps = self.plan.steps();
-        let schedule =
-            Schedule { peak: self.plan.learning_rate, warm_up: self.plan.warm_up, steps };
+        let schedule = Schedule {
+            peak: self.plan.learning_rate,
+            warm_up: WarmUp::Steps(self.plan.warm_up),
+            steps,
+            shape: Shape::default(),
+        };
         for step in 0..steps {
             let batch = sequences.take(self.plan.sequences).collect::<Result<Vec<_>>>()?;
             if batch.len() < self.plan.sequences {
                 return Err(ModelError::Examples("the texts ended before the plan".to_owned()));
             }
-            let (loss, gradients) = self.gradients(&batch)?;
+            let Gradients { loss, tensors: gradients } = self.gradients(&batch)?;
             if !loss.is_finite() {
                 return Err(ModelError::Diverged { step, reason: "the loss is not finite" });
             }
@@ -148,37 +154,14 @@ impl Pretraining {
         Ok(())
     }
 
-    fn gradients(&self, batch: &[Vec<u32>]) -> Result<(f64, BTreeMap<String, Tensor>)> {
+    fn gradients(&self, batch: &[Vec<u32>]) -> Result<Gradients> {
         let tracked = self.optimizer.tracked();
         let network = self.network(&tracked)?;
-        let size = batch.len().div_ceil(self.plan.shards);
+        let budget = batch.len().div_ceil(self.plan.shards) * self.plan.length;
         let share = 1.0 / (batch.len() * self.plan.length) as f64;
-        let shards: Vec<Result<(f64, BTreeMap<String, Tensor>)>> = batch
-            .par_chunks(size)
-            .map(|rows| {
-                let loss = (total_loss(&network, rows)? * share)?;
-                let store = loss.backward()?;
-                let gradients = tracked
-                    .iter()
-                    .filter_map(|(name, tensor)| Some((name.clone(), store.get(tensor)?.detach())))
-                    .collect();
-                Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
-            })
-            .collect();
-        let mut total = 0.0;
-        let mut sum: BTreeMap<String, Tensor> = BTreeMap::new();
-        for shard in shards {
-            let (loss, gradients) = shard?;
-            total += loss;
-            for (name, gradient) in gradients {
-                let added = match sum.get(&name) {
-                    Some(before) => (before + gradient)?,
-                    None => gradient,
-                };
-                sum.insert(name, added);
-            }
-        }
-        Ok((total, sum))
+        let run =
+            |rows: &[Vec<u32>]| Gradients::of(&(total_loss(&network, rows)? * share)?, &tracked);
+        sharded(batch, |row| row.len() - 1, budget, run)
     }
 
     fn network(&self, weights: &BTreeMap<String, Tensor>) -> Result<Network> {

@@ -117,7 +117,7 @@ fn gradients(complaints: &mut Complaints, what: &str, backbone: &Backbone, adapt
         let found = probe::gradients(backbone, adapter, &rows(expected), loss, recompute).unwrap();
         let value = Tensor::new(&[found.loss as f32], &Device::Cpu).unwrap();
         complaints.compare(&format!("{what} loss"), Some(&value), &expected["loss"]);
-        let of = adapter.under_disk_names(found.of).unwrap();
+        let of = adapter.under_disk_names(found.tensors).unwrap();
         for (name, expected) in expected {
             if let Some(name) = name.strip_prefix("grad/") {
                 let what = format!("{what} gradient of {name} (recomputed: {recompute})");

@@ -1,99 +1,112 @@
-//! Gradients summed over parts of a batch, always in the same order.
+//! Gradients of a large batch as the sum of those of small ones, in an order that is always the same.
 //!
-//! A batch is cut into micro-batches of bounded size that run forward and backward on their own threads;
-//! memory at once is threads times one micro-batch, and the sum does not depend on how many threads there
-//! are. What a loss is, is the caller's business.
+//! Micro-batches run side by side on rayon's threads, at most one to a thread; their sum does not depend
+//! on how many threads there are. Nothing here averages: the caller scales the loss.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
 
-/// A summed loss and the gradients of named tensors.
-#[derive(Debug, Default)]
+/// A loss and its gradients by name of the parameter.
+#[derive(Clone, Debug, Default)]
 pub struct Gradients {
-    /// Sum of the parts' losses.
+    /// The loss.
     pub loss: f64,
-    /// Sum of the parts' gradients, detached.
-    pub of: BTreeMap<String, Tensor>,
+    /// Detached, each of its parameter's shape.
+    pub tensors: BTreeMap<String, Tensor>,
 }
 
 impl Gradients {
-    /// Runs the backward pass of `loss` and keeps the gradients of `tracked` tensors.
+    /// Runs a scalar loss backward to the tracked parameters; those it does not touch are left out.
     ///
     /// # Errors
     /// On a tensor failure only.
-    pub fn of_loss(loss: &Tensor, tracked: &BTreeMap<String, Tensor>) -> Result<Self> {
+    pub fn of(loss: &Tensor, tracked: &BTreeMap<String, Tensor>) -> Result<Self> {
         let gradients = Self::collect(&loss.backward()?, tracked);
-        Ok(Self { loss: f64::from(loss.to_scalar::<f32>()?), ..gradients })
+        let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        Ok(Self { loss, ..gradients })
     }
 
-    /// The gradients of `tracked` tensors out of a backward pass, without its loss.
+    /// The gradients of tracked parameters out of a backward pass, without its loss.
     pub(crate) fn collect(store: &GradStore, tracked: &BTreeMap<String, Tensor>) -> Self {
         let own = |(name, tensor): (&String, &Tensor)| {
             Some((name.clone(), store.get(tensor)?.detach()))
         };
-        Self { loss: 0.0, of: tracked.iter().filter_map(own).collect() }
+        Self { loss: 0.0, tensors: tracked.iter().filter_map(own).collect() }
     }
 
-    /// Adds the gradients of another part.
+    /// Adds others to these.
     ///
     /// # Errors
     /// When shapes differ.
-    pub fn add(&mut self, part: Self) -> Result<()> {
-        self.loss += part.loss;
-        for (name, gradient) in part.of {
-            let sum = match self.of.get(&name) {
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        self.loss += other.loss;
+        for (name, gradient) in other.tensors {
+            let sum = match self.tensors.get(&name) {
                 Some(before) => (before + gradient)?,
                 None => gradient,
             };
-            self.of.insert(name, sum);
+            self.tensors.insert(name, sum);
         }
         Ok(())
     }
 }
 
-/// Cuts `items` into neighbours of at most `budget` cost together (one item at least), runs them on rayon's
-/// threads and sums up in order.
+/// Cuts rows into consecutive micro-batches of at most `budget` tokens, padding to the longest row
+/// included; a row that is longer than the budget stands alone.
+///
+/// ```
+/// use agents::learning::accumulation::micro_batches;
+/// assert_eq!(micro_batches(&[3, 3, 4, 9, 1], |&n| n, 8), [0..2, 2..3, 3..4, 4..5]);
+/// ```
+pub fn micro_batches<T>(
+    rows: &[T],
+    tokens: impl Fn(&T) -> usize,
+    budget: usize,
+) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let (mut start, mut longest) = (0, 0);
+    for (index, row) in rows.iter().enumerate() {
+        let width = longest.max(tokens(row));
+        if index > start && width * (index + 1 - start) > budget {
+            batches.push(start..index);
+            (start, longest) = (index, tokens(row));
+        } else {
+            longest = width;
+        }
+    }
+    if start < rows.len() {
+        batches.push(start..rows.len());
+    }
+    batches
+}
+
+/// Runs micro-batches of at most `budget` tokens side by side and sums what they return, in their order.
+///
+/// At any time there is at most one micro-batch to a thread.
 ///
 /// # Errors
-/// The first error of a part.
+/// The first failure of a micro-batch.
 pub fn sharded<T: Sync>(
-    items: &[T],
-    cost: impl Fn(&T) -> usize,
+    rows: &[T],
+    tokens: impl Fn(&T) -> usize,
     budget: usize,
     run: impl Fn(&[T]) -> Result<Gradients> + Sync,
 ) -> Result<Gradients> {
-    let mut total = Gradients::default();
-    let parts = cut(items, cost, budget);
-    // A round has as many parts as there are threads, so no more than that many results wait.
-    for round in parts.chunks(rayon::current_num_threads().max(1)) {
-        let done: Vec<Result<Gradients>> = round.par_iter().map(|part| run(part)).collect();
-        for part in done {
-            total.add(part?)?;
+    let batches = micro_batches(rows, tokens, budget);
+    let mut sum = Gradients::default();
+    for wave in batches.chunks(rayon::current_num_threads()) {
+        let parts: Vec<_> = wave.par_iter().map(|range| run(&rows[range.clone()])).collect();
+        for part in parts {
+            sum.add(part?)?;
         }
     }
-    Ok(total)
-}
-
-fn cut<T>(items: &[T], cost: impl Fn(&T) -> usize, budget: usize) -> Vec<&[T]> {
-    let mut parts = Vec::new();
-    let (mut start, mut sum) = (0, 0);
-    for (index, item) in items.iter().enumerate() {
-        let cost = cost(item);
-        if index > start && sum + cost > budget {
-            parts.push(&items[start..index]);
-            (start, sum) = (index, 0);
-        }
-        sum += cost;
-    }
-    if start < items.len() {
-        parts.push(&items[start..]);
-    }
-    parts
+    Ok(sum)
 }
 
 #[cfg(test)]
@@ -102,33 +115,28 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn parts_stay_within_the_budget_and_cover_everything_in_order() {
-        let items = [3, 3, 3, 9, 1, 1];
-        let parts = cut(&items, |&cost| cost, 6);
-        assert_eq!(parts, [&items[..2], &items[2..3], &items[3..4], &items[4..]]);
-        assert!(cut(&[0; 0], |&cost: &usize| cost, 6).is_empty());
+    fn summed(threads: usize, budget: usize) -> (u64, Vec<f32>) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let weight = Var::new(&[0.3f32, -0.7, 1.1], &Device::Cpu).unwrap();
+        let tracked = BTreeMap::from([("w".to_owned(), weight.as_tensor().clone())]);
+        let rows: Vec<[f32; 3]> =
+            (0..23).map(|i| [0.1, 0.7, -0.3].map(|x| x * i as f32 + 0.013)).collect();
+        let run = |rows: &[[f32; 3]]| {
+            let x = Tensor::from_slice(rows.as_flattened(), (rows.len(), 3), &Device::Cpu)?;
+            let loss = x.broadcast_mul(&tracked["w"])?.sqr()?.sum_all()?;
+            Gradients::of(&loss, &tracked)
+        };
+        let sum = pool.install(|| sharded(&rows, |_| 3, budget, run)).unwrap();
+        (sum.loss.to_bits(), sum.tensors["w"].to_vec1().unwrap())
     }
 
     #[test]
-    fn the_sum_is_that_of_the_whole_and_does_not_depend_on_threads() {
-        let var = Var::new(&[1f32, 2.0, 3.0], &Device::Cpu).unwrap();
-        let tracked = BTreeMap::from([("w".to_owned(), var.as_tensor().clone())]);
-        let items: Vec<f64> = (0..40).map(|i| 0.1 * f64::from(i)).collect();
-        let run = |part: &[f64]| {
-            let sum: f64 = part.iter().sum();
-            let loss = (var.as_tensor().sqr()? * sum)?.sum_all()?;
-            Gradients::of_loss(&loss, &tracked)
-        };
-        let bits = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let sum = pool.install(|| sharded(&items, |_| 1, 7, run)).unwrap();
-            (sum.loss.to_bits(), sum.of["w"].to_vec1::<f32>().unwrap())
-        };
-        let (loss, gradient) = bits(1);
-        assert_eq!((loss, gradient.clone()), bits(3));
-        // d/dw of 78 · Σ w² is 156 · w.
-        assert!((f64::from_bits(loss) - 78.0 * 14.0).abs() < 1e-2);
-        assert!((gradient[2] - 468.0).abs() < 1e-2);
+    fn the_number_of_threads_changes_no_bit_and_cutting_changes_no_sum() {
+        assert_eq!(summed(1, 9), summed(4, 9));
+        let (cut, whole) = (summed(2, 9), summed(2, 1000));
+        let loss = |bits| f64::from_bits(bits);
+        assert!((loss(cut.0) / loss(whole.0) - 1.0).abs() < 1e-6);
+        assert!(cut.1.iter().zip(&whole.1).all(|(a, b)| (a / b - 1.0).abs() < 1e-5));
     }
+
 }

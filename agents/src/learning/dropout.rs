@@ -1,17 +1,57 @@
-//! Dropout with masks from our own seeded stream.
+//! Inverted dropout (Srivastava et al. 2014) with a mask from our own stream, so a step can be repeated.
+//!
+//! Differentiable: the mask is a constant factor. It belongs to training; nothing here knows the mode.
 
 use candle_core::Tensor;
 use rand::Rng;
 
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
-/// Inverted dropout.
-pub(crate) fn dropout(x: &Tensor, rate: f64, seed: Seed) -> Result<Tensor> {
-    let keep = 1.0 - rate;
+/// Sets each number to zero with probability `rate` and divides the others by `1 - rate`, so that the
+/// mean stays. A rate of 0 returns the tensor itself.
+///
+/// # Errors
+/// When the rate is not in `[0, 1)`.
+pub fn dropout(x: &Tensor, rate: f64, seed: Seed) -> Result<Tensor> {
+    if rate == 0.0 {
+        return Ok(x.clone());
+    }
+    if !(0.0..1.0).contains(&rate) {
+        let (what, found) = ("dropout rate", rate.to_string());
+        return Err(ModelError::Setting { what, found, expected: "0 <= rate < 1" });
+    }
     let mut stream = seed.stream();
-    let mask: Vec<f32> = (0..x.elem_count())
-        .map(|_| if stream.random_bool(keep) { (1.0 / keep) as f32 } else { 0.0 })
-        .collect();
-    Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)
+    let kept = (1.0 / (1.0 - rate)) as f32;
+    let mask: Vec<f32> =
+        (0..x.elem_count()).map(|_| if stream.random_bool(rate) { 0.0 } else { kept }).collect();
+    let mask = Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?;
+    Ok((x * mask)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn the_mean_stays_the_mask_repeats_and_the_gradient_is_the_mask() {
+        let x = Var::ones((100, 400), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let dropped = dropout(&x, 0.25, Seed::new(1)).unwrap();
+        let mean = dropped.mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!((mean - 1.0).abs() < 0.02, "{mean}");
+        assert_eq!(values(&dropped), values(&dropout(&x, 0.25, Seed::new(1)).unwrap()));
+        assert_ne!(values(&dropped), values(&dropout(&x, 0.25, Seed::new(2)).unwrap()));
+        let store = dropped.sum_all().unwrap().backward().unwrap();
+        assert_eq!(values(store.get(&x).unwrap()), values(&dropped));
+    }
+
+    #[test]
+    fn rate_zero_is_the_tensor_itself_and_one_is_refused() {
+        let x = Tensor::new(&[1f32], &Device::Cpu).unwrap();
+        assert_eq!(dropout(&x, 0.0, Seed::new(1)).unwrap().id(), x.id());
+        assert!(dropout(&x, 1.0, Seed::new(1)).unwrap_err().to_string().contains("dropout rate"));
+    }
 }

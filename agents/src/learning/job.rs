@@ -14,8 +14,8 @@ use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
 use super::objective::{TextExample, Way, replies};
-use super::optimizer::{AdamW, Optimizer};
-use super::schedule::Schedule;
+use super::optimizer::{Optimizer, OptimizerSpec};
+use super::schedule::{Schedule, Shape, WarmUp};
 use crate::adapter::head::{MEAN, SCALE, statistics};
 use crate::adapter::{Adapter, Generation};
 use crate::backbone::Backbone;
@@ -78,7 +78,11 @@ pub struct JobSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The optimiser's numbers.
-    pub optimizer: AdamW,
+    pub optimizer: OptimizerSpec,
+    /// How the learning rate goes over the steps.
+    pub shape: Shape,
+    /// Steps of rising rate before.
+    pub warm_up: WarmUp,
     /// Most tokens that go forward and backward at once on one thread.
     pub micro_batch_tokens: usize,
     /// Whether activations are computed again instead of kept: less memory, more work.
@@ -87,7 +91,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { optimizer: AdamW::default(), micro_batch_tokens: 512, recompute: false }
+        Self {
+            optimizer: OptimizerSpec::default(),
+            shape: Shape::default(),
+            warm_up: WarmUp::Share(0.1),
+            micro_batch_tokens: 512,
+            recompute: false,
+        }
     }
 }
 
@@ -179,8 +189,8 @@ impl Job {
         }
         let settings = spec.settings;
         let optimizer = Optimizer::new(settings.optimizer, from.trained())?;
-        let warm_up = (spec.steps / 10).max(1);
-        let schedule = Schedule { peak: spec.learning_rate, warm_up, steps: spec.steps };
+        let Settings { shape, warm_up, .. } = settings;
+        let schedule = Schedule { peak: spec.learning_rate, warm_up, steps: spec.steps, shape };
         let batch = spec.batch;
         let seed = spec.seed;
         let (step, audited) = (0, false);
@@ -224,10 +234,10 @@ impl Job {
             return Err(ModelError::Diverged { step, reason: "the loss is not finite" });
         }
         if !self.audited {
-            audit(&tracked, &gradients.of)?;
+            audit(&tracked, &gradients.tensors)?;
             self.audited = true;
         }
-        let norm = self.optimizer.step(&gradients.of, rate)?;
+        let norm = self.optimizer.step(&gradients.tensors, rate)?;
         Ok(StepReport { step, loss: gradients.loss, norm, reward })
     }
 

@@ -44,7 +44,7 @@ pub fn backward(
     let pass = || Pass { dropout: below.dropout, ..Pass::of(&owners) };
     if !recompute {
         let hidden = network.hidden(below.tokens, pass())?;
-        return Gradients::of_loss(&loss(&hidden)?, tracked);
+        return Gradients::of(&loss(&hidden)?, tracked);
     }
     let mut states = Vec::with_capacity(network.depth() + 1);
     states.push(network.embed(below.tokens, &mut pass())?.detach());

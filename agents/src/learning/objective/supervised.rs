@@ -156,7 +156,7 @@ impl Supervised {
                     batch_features(way.backbone, way.adapter, &rows, way.dropout)?
                 }
             };
-            return Gradients::of_loss(&(class_loss(head, &features, examples, batch)? / way.weight)?, way.tracked);
+            return Gradients::of(&(class_loss(head, &features, examples, batch)? / way.weight)?, way.tracked);
         }
         let ready = match &self.examples {
             Examples::Texts(examples) => {
@@ -168,7 +168,7 @@ impl Supervised {
                     let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
                     let features = all.index_select(&Tensor::new(at, network.device())?, 0)?;
                     let loss = class_loss(head, &features, examples, batch)?;
-                    return Gradients::of_loss(&(loss / way.weight)?, way.tracked);
+                    return Gradients::of(&(loss / way.weight)?, way.tracked);
                 }
                 classes(way, examples, batch)?
             }
