@@ -3,6 +3,7 @@
 //! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed,
 //! 2 bad scenario, data, model or arguments, 70 a bug of ours.
 
+mod allocator;
 mod app;
 mod check;
 mod exit_code;
@@ -23,10 +24,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::exit_code::Exit;
-
-/// Memory of tensors that come and go by the thousand is reused rather than given back and zeroed again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A laboratory for language models that talk and learn.
 #[derive(Debug, Parser)]
@@ -50,6 +47,7 @@ enum Command {
 
 fn main() -> ExitCode {
     one_thread_per_kernel();
+    allocator::keep_freed_memory();
     let command = Cli::parse().command;
     let work = std::panic::AssertUnwindSafe(|| match command {
         Command::Run(arguments) => run::run(arguments),

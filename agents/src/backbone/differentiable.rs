@@ -8,10 +8,12 @@
 
 mod activation;
 mod attention;
+mod fused;
 mod linear;
 mod loss;
 mod norm;
 mod rotary;
+mod scalar;
 
 use std::sync::Mutex;
 

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::Value;
+use super::{Value, fused, scalar};
 use crate::backbone::architecture::Activation;
 
 /// `activation(x)`.
@@ -16,7 +16,10 @@ pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
 
 /// `activation(gate) * up`, as in SwiGLU and GeGLU (Shazeer 2020, arXiv 2002.05202).
 pub(crate) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-    let value = (apply(&gate.detach(), activation)? * up.detach())?;
+    let value = match fused::zip(gate, up, |gate, up| scalar::value(activation, gate) * up) {
+        Some(value) => value?,
+        None => (apply(&gate.detach(), activation)? * up.detach())?,
+    };
     if !gate.track_op() && !up.track_op() {
         return Ok(value);
     }
@@ -24,6 +27,9 @@ pub(crate) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Resul
 }
 
 fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if let Some(value) = fused::map(x, |x| scalar::value(activation, x)) {
+        return value;
+    }
     match activation {
         Activation::Silu => x.silu(),
         Activation::Gelu => x.gelu_erf(),
@@ -83,7 +89,11 @@ impl CustomOp1 for Activate {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        (gradient * slope(x, self.activation)?).map(Some)
+        let activation = self.activation;
+        match fused::zip(x, gradient, |x, g| g * scalar::slope(activation, x)) {
+            Some(to_x) => to_x.map(Some),
+            None => (gradient * slope(x, activation)?).map(Some),
+        }
     }
 }
 
@@ -124,8 +134,17 @@ impl CustomOp2 for Gated {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let to_up = (gradient * apply(gate, self.activation)?)?;
-        let to_gate = ((gradient * up)? * slope(gate, self.activation)?)?;
+        let activation = self.activation;
+        let both = |gate, up, g| {
+            (g * up * scalar::slope(activation, gate), g * scalar::value(activation, gate))
+        };
+        let (to_gate, to_up) = match fused::zip_to_two(gate, up, gradient, both) {
+            Some(both) => both?,
+            None => (
+                ((gradient * up)? * slope(gate, activation)?)?,
+                (gradient * apply(gate, activation)?)?,
+            ),
+        };
         Ok((Some(to_gate), Some(to_up)))
     }
 }

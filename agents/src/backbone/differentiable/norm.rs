@@ -4,7 +4,7 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor,
 };
 
-use super::Value;
+use super::{Value, fused};
 
 /// RMSNorm (Zhang and Sennrich 2019): `x / sqrt(mean(x²) + epsilon) * weight` over the last axis.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
@@ -54,6 +54,14 @@ impl CustomOp2 for RmsNorm {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        if x.track_op()
+            && !weight.track_op()
+            && let Some(to_x) = fused::rows(x, gradient, weight, |x, g, w, out| {
+                rms_norm_backward(x, g, w, self.epsilon as f32, out);
+            })
+        {
+            return Ok((Some(to_x?), None));
+        }
         let width = x.dim(D::Minus1)? as f64;
         let mean_square = (x.sqr()?.sum_keepdim(D::Minus1)? / width)?;
         let r = (mean_square + self.epsilon)?.sqrt()?.recip()?;
@@ -72,6 +80,34 @@ impl CustomOp2 for RmsNorm {
             None
         };
         Ok((to_x, to_weight))
+    }
+}
+
+/// `dx = r·(g·w) - x · r³/d · Σ(g·w·x)` of one row.
+fn rms_norm_backward(x: &[f32], g: &[f32], w: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = x.len() as f32;
+    let r = (fused::sum(x, x, |a, b| a * b) / width + epsilon).sqrt().recip();
+    for ((out, &g), &w) in out.iter_mut().zip(g).zip(w) {
+        *out = g * w;
+    }
+    let along = fused::sum(out, x, |a, b| a * b) * r * r * r / width;
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = r * *out - x * along;
+    }
+}
+
+/// `dx = r·(h - mean(h) - n·mean(h·n))` of one row, with `h = g·w` and `n = (x - mean(x))·r`.
+fn layer_norm_backward(x: &[f32], g: &[f32], w: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = x.len() as f32;
+    let mean = fused::sum(x, x, |a, _| a) / width;
+    let r = (fused::sum(x, x, |a, _| (a - mean) * (a - mean)) / width + epsilon).sqrt().recip();
+    for ((out, &g), &w) in out.iter_mut().zip(g).zip(w) {
+        *out = g * w;
+    }
+    let centre = fused::sum(out, out, |h, _| h) / width;
+    let along = fused::sum(out, x, |h, x| h * (x - mean) * r) / width;
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = r * (*out - centre - (x - mean) * r * along);
     }
 }
 
@@ -134,6 +170,15 @@ impl CustomOp3 for LayerNorm {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        if x.track_op()
+            && !weight.track_op()
+            && !bias.track_op()
+            && let Some(to_x) = fused::rows(x, gradient, weight, |x, g, w, out| {
+                layer_norm_backward(x, g, w, self.epsilon as f32, out);
+            })
+        {
+            return Ok((Some(to_x?), None, None));
+        }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let r = (variance + self.epsilon)?.sqrt()?.recip()?;

@@ -143,3 +143,10 @@ fn values_equal_the_unfused_operations() {
     let difference = (fused - slow).unwrap().abs().unwrap().max_all().unwrap();
     assert!(difference.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap() < 1e-6);
 }
+
+#[test]
+fn gradients_of_norms_with_frozen_weights() {
+    let (weight, bias) = (random(&[20], "norm weight"), random(&[20], "norm bias"));
+    check("frozen rms", &[&[2, 3, 20]], |x| rms_norm(&x[0], &weight, 1e-5));
+    check("frozen layer", &[&[2, 3, 20]], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
+}
