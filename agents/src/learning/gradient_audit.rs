@@ -2,7 +2,8 @@
 //! gradient, or the job fails and names the tensor.
 //!
 //! Guards against the silent failure of autodiff through fused operations. A gradient of zeros counts as
-//! missing, except for the `A` of a LoRA pair whose `B` is still zero: there it is zero by construction.
+//! missing, except for the inner half of a pair whose outer half is still zero, as LoRA's and VeRA's are at
+//! first: there it is zero by construction.
 
 use std::collections::BTreeMap;
 
@@ -37,11 +38,15 @@ pub fn audit(
 }
 
 fn is_silent_by_construction(name: &str, trained: &BTreeMap<String, Tensor>) -> Result<bool> {
-    let Some(partner) = name.strip_suffix("lora_A.weight") else { return Ok(false) };
-    match trained.get(&format!("{partner}lora_B.weight")) {
-        Some(b) => Ok(magnitude(b)? == 0.0),
-        None => Ok(false),
+    let pairs = [("lora_A.weight", "lora_B.weight"), ("vera_lambda_d", "vera_lambda_b")];
+    for (inner, outer) in pairs {
+        if let Some(path) = name.strip_suffix(inner)
+            && let Some(partner) = trained.get(&format!("{path}{outer}"))
+        {
+            return Ok(magnitude(partner)? == 0.0);
+        }
     }
+    Ok(false)
 }
 
 fn magnitude(tensor: &Tensor) -> Result<f32> {
