@@ -4,7 +4,7 @@
 //! job, because it cannot change. A batch may be computed in parts: a loss here is a sum, to be divided by
 //! the [`Supervised::weight`] of the whole batch.
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
 use super::{TextExample, reply_loss};
@@ -205,6 +205,22 @@ pub fn text_features(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -
         place[example] = position as u32;
     }
     Ok(sorted.index_select(&Tensor::new(place, sorted.device())?, 0)?)
+}
+
+/// The likeliest class of each text under an adapter with a head.
+///
+/// # Errors
+/// When a text is empty or too long, or the adapter has no head.
+pub fn classes(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Vec<usize>> {
+    let Some(head) = adapter.head() else {
+        return Err(ModelError::Examples("the agent has no classifier".to_owned()));
+    };
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let logits = head.logits(&text_features(backbone, adapter, texts)?)?;
+    let likeliest = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+    Ok(likeliest.into_iter().map(|class| class as usize).collect())
 }
 
 fn batch_features(
