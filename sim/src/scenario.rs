@@ -10,7 +10,7 @@ mod place;
 pub mod problem;
 mod schema;
 mod structure;
-mod suggestion;
+pub(crate) mod suggestion;
 mod validate;
 mod words;
 
