@@ -150,7 +150,7 @@ impl Stage {
 
     /// For a head on frozen features.
     fn probe() -> Self {
-        let (learning_rate, weight_decay) = (1e-2, 0.01);
+        let (learning_rate, weight_decay) = (1e-2, 0.5);
         Self { epochs: None, batch: 128, learning_rate, weight_decay, usual: 20 }
     }
 
@@ -218,7 +218,7 @@ impl MethodPlan {
                 count("rank", rank, 1024)?;
                 let alpha = lora.alpha.unwrap_or(2.0 * rank as f64);
                 number("alpha", alpha, alpha > 0.0 && alpha <= 4096.0, "up to 4096")?;
-                let dropout = lora.dropout.unwrap_or(0.05);
+                let dropout = lora.dropout.unwrap_or(0.0);
                 number("dropout", dropout, (0.0..1.0).contains(&dropout), "0 up to, not at, 1")?;
                 let targets = match &lora.targets {
                     Some(targets) => some(targets)?,
