@@ -84,11 +84,7 @@ pub enum Progress {
 ///
 /// # Errors
 /// When data or model cannot be used, a training diverges, or a file cannot be written.
-pub fn tune(
-    plan: &Plan,
-    out: &Path,
-    mut hear: impl FnMut(&Progress),
-) -> Result<Report, TuneError> {
+pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<Report, TuneError> {
     let watch = Stopwatch::start();
     let data = Data::read(&plan.data)?;
     let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
@@ -128,7 +124,8 @@ impl<'a> Tuning<'a> {
         let backbone = match plan.model.as_str() {
             BUILTIN => builtin::polylogue_tiny(&device).map_err(fail)?,
             folder if !Path::new(folder).is_dir() => {
-                let what = format!("there is no model {}", crate::scenario::suggestion::quote(folder));
+                let what =
+                    format!("there is no model {}", crate::scenario::suggestion::quote(folder));
                 let help = format!("--model takes {BUILTIN}, or the folder that holds config.json");
                 return Err(TuneError::setting(what, help));
             }

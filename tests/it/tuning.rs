@@ -16,7 +16,12 @@ fn figure(output: &Output, name: &str) -> f64 {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} is not in {text}")).split(' ').next().unwrap().parse().unwrap()
+    line.unwrap_or_else(|| panic!("{name} is not in {text}"))
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// What the saved adapter says of texts, by the names of the classes.
@@ -36,7 +41,8 @@ fn predictions(folder: &Path) -> Vec<String> {
 
 fn holdout() -> Vec<String> {
     let text = std::fs::read_to_string(root().join(RECIPE).join("travel-holdout.jsonl")).unwrap();
-    let field = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].clone();
+    let field =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].clone();
     text.lines().map(|line| field(line).as_str().unwrap().to_owned()).collect()
 }
 
@@ -90,8 +96,24 @@ fn folds_and_repeats_are_told_with_an_interval() {
     std::fs::write(&good, "lovely soup\nthe waiter smiled\ngood\nfine food\n").unwrap();
     let good = format!("good={}", good.display());
     let output = polylogue(&[
-        "tune", "--model", "polylogue-tiny", "--method", "frozen", "--epochs", "5", "--train", &train,
-        "--train", &good, "--folds", "2", "--repeats", "2", "--out", &out, "--figures",
+        "tune",
+        "--model",
+        "polylogue-tiny",
+        "--method",
+        "frozen",
+        "--epochs",
+        "5",
+        "--train",
+        &train,
+        "--train",
+        &good,
+        "--folds",
+        "2",
+        "--repeats",
+        "2",
+        "--out",
+        &out,
+        "--figures",
     ]);
     assert!(figure(&output, "accuracy_half_interval") >= 0.0);
     assert!(figure(&output, "seed_8_fold_2_accuracy") >= 0.0);
@@ -154,8 +176,21 @@ fn a_bert_learns_from_ten_examples_a_class() {
     let (train, test) = (path(data.join("train.csv")), path(data.join("test.csv")));
     let (model, out) = (path(model), path(folder.path().to_owned()));
     let output = polylogue(&[
-        "tune", "scenarios/bert_banking77", "--model", &model, "--train", &train, "--test", &test,
-        "--method", "frozen", "--shots", "10", "--out", &out, "--figures",
+        "tune",
+        "scenarios/bert_banking77",
+        "--model",
+        &model,
+        "--train",
+        &train,
+        "--test",
+        &test,
+        "--method",
+        "frozen",
+        "--shots",
+        "10",
+        "--out",
+        &out,
+        "--figures",
     ]);
     let accuracy = figure(&output, "accuracy");
     assert!(accuracy > 0.78, "{accuracy}");

@@ -72,10 +72,12 @@ impl Data {
         if let Split::Test(files) = &plan.split {
             for source in files {
                 let more = read(source, plan)?;
-                if let Some((_, label)) = more.iter().find(|(_, l)| labels.binary_search(l).is_err())
+                if let Some((_, label)) =
+                    more.iter().find(|(_, l)| labels.binary_search(l).is_err())
                 {
                     let path = quote(&source.path.display().to_string());
-                    let what = format!("{path} has the class {}, which is never learned", quote(label));
+                    let what =
+                        format!("{path} has the class {}, which is never learned", quote(label));
                     let help = advice(label, labels.iter().map(String::as_str));
                     return Err(TuneError::Setting { what, help });
                 }
@@ -93,7 +95,12 @@ impl Data {
     ///
     /// # Errors
     /// When a class has too few examples.
-    pub fn parts(&self, plan: &DataPlan, seed: u64, repeats: usize) -> Result<Vec<Part>, TuneError> {
+    pub fn parts(
+        &self,
+        plan: &DataPlan,
+        seed: u64,
+        repeats: usize,
+    ) -> Result<Vec<Part>, TuneError> {
         let mut parts = Vec::new();
         for repeat in 0..repeats as u64 {
             let number = seed.wrapping_add(repeat);
@@ -123,7 +130,8 @@ impl Data {
                 Split::Folds(folds) => {
                     if let Some(class) = classes.iter().position(|class| class.len() < *folds) {
                         let name = quote(&self.labels[class]);
-                        let what = format!("the class {name} has fewer examples than there are folds");
+                        let what =
+                            format!("the class {name} has fewer examples than there are folds");
                         return Err(TuneError::setting(what, "ask for fewer folds"));
                     }
                     for fold in 0..*folds {

@@ -247,7 +247,8 @@ impl Plan {
         let training = Stage::of(&recipe.training, Stage::usual(&method), "")?;
         let probe = match &recipe.probe {
             Some(_) if method == MethodPlan::Frozen => {
-                let help = "leave the probe out: with a frozen model, the head is all that is trained";
+                let help =
+                    "leave the probe out: with a frozen model, the head is all that is trained";
                 return Err(TuneError::setting("the method frozen needs no probe", help));
             }
             Some(typed) => Some(Stage::of(typed, Stage::probe(), "the probe's ")?),
@@ -282,7 +283,8 @@ impl DataPlan {
     fn of(recipe: &DataRecipe) -> Result<Self, TuneError> {
         let sources = |typed: &[String]| typed.iter().map(|one| source(one)).collect::<Vec<_>>();
         if recipe.train.is_empty() {
-            let help = "name a .csv or .jsonl file with --train, or --train LABEL=FILE for each class";
+            let help =
+                "name a .csv or .jsonl file with --train, or --train LABEL=FILE for each class";
             return Err(TuneError::setting("there is nothing to learn from", help));
         }
         let split = match (recipe.test.as_slice(), recipe.folds, recipe.validate) {

@@ -11,9 +11,7 @@ use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::{self, meaning, names};
-use crate::scenario::{
-    AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, WarmUpPlan,
-};
+use crate::scenario::{AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, WarmUpPlan};
 
 /// What an agent can do in a pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
