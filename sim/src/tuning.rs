@@ -10,6 +10,7 @@ pub mod plan;
 pub mod recipe;
 pub mod report;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
 use agents::error::ModelError;
 use agents::learning::job::{Job, JobSpec, Lesson, Settings};
-use agents::learning::objective::supervised::{ClassExample, Examples, classes};
+use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
 use agents::seed::Seed;
 
 use self::data::{Data, Part};
@@ -45,7 +46,12 @@ pub enum Progress {
         /// Numbers of the whole model.
         parameters: usize,
     },
-    /// A training begins; what stays frozen is computed first.
+    /// The frozen model reads texts, once for all trainings.
+    Reading {
+        /// How many.
+        examples: usize,
+    },
+    /// A training begins.
     Began {
         /// Its part.
         part: String,
@@ -88,12 +94,15 @@ pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<
     let watch = Stopwatch::start();
     let data = Data::read(&plan.data)?;
     let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
-    let tuning = Tuning::new(plan, &data)?;
+    let mut tuning = Tuning::new(plan, &data)?;
     create(out)?;
-    let trained = tuning.start(plan.seed)?.trainable();
+    let trained = tuning.first(&parts)?;
     let parameters = tuning.backbone.network.architecture().parameters();
     let (classes, count) = (data.labels.len(), parts.len());
     hear(&Progress::Ready { classes, parts: count, trained, parameters });
+    let reading = Stopwatch::start();
+    tuning.read(&parts, &mut hear)?;
+    let read = reading.seconds();
     let mut reports = Vec::new();
     for part in &parts {
         let folder = match count {
@@ -102,7 +111,7 @@ pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<
         };
         reports.push(tuning.run(part, &folder, &mut hear)?);
     }
-    let report = Report::new(plan, &data, trained, reports, watch.seconds());
+    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()]);
     let json = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
     write(&out.join("report.json"), &json)?;
     Ok(report)
@@ -115,6 +124,9 @@ struct Tuning<'a> {
     backbone: Arc<Backbone>,
     /// The tokens of every example.
     tokens: Vec<Vec<u32>>,
+    /// Features under the frozen model, with the row of each example; empty where none are needed.
+    features: Option<Features>,
+    rows: BTreeMap<usize, u32>,
 }
 
 impl<'a> Tuning<'a> {
@@ -143,7 +155,77 @@ impl<'a> Tuning<'a> {
             let what = format!("example {} is empty", empty + 1);
             return Err(TuneError::setting(what, "remove it from the data"));
         }
-        Ok(Self { plan, data, backbone: Arc::new(backbone), tokens })
+        let (features, rows) = (None, BTreeMap::new());
+        Ok(Self { plan, data, backbone: Arc::new(backbone), tokens, features, rows })
+    }
+
+    /// Tries the first adapter on the first example, so that what does not suit is found before anything is
+    /// trained; the count of trained numbers.
+    fn first(&self, parts: &[Part]) -> Result<usize, TuneError> {
+        let adapter = self.start(self.plan.seed)?;
+        let text = parts.first().and_then(|part| part.test.first().or(part.train.first()));
+        let texts: Vec<&[u32]> = text.iter().map(|&&i| self.tokens[i].as_slice()).collect();
+        classes(&self.backbone, &adapter, &texts)
+            .map_err(|error| TuneError::model(&self.plan.model, error))?;
+        Ok(adapter.trainable())
+    }
+
+    /// Computes the features that trainings of a head share.
+    fn read(&mut self, parts: &[Part], hear: &mut impl FnMut(&Progress)) -> Result<(), TuneError> {
+        let frozen = self.plan.method == plan::MethodPlan::Frozen;
+        if !frozen && self.plan.probe.is_none() {
+            return Ok(());
+        }
+        let mut needed = BTreeSet::new();
+        for part in parts {
+            needed.extend(&part.train);
+            if frozen {
+                needed.extend(&part.test);
+            }
+        }
+        hear(&Progress::Reading { examples: needed.len() });
+        let texts: Vec<&[u32]> = needed.iter().map(|&i| self.tokens[i].as_slice()).collect();
+        let adapter = self.adapter(Method::Frozen, 0).map_err(TuneError::Training)?;
+        let features = Features::of(&self.backbone, &adapter, &texts);
+        self.features = Some(features.map_err(TuneError::Training)?);
+        self.rows = needed.into_iter().zip(0..).collect();
+        Ok(())
+    }
+
+    /// The features of some examples, where they were computed.
+    fn known(&self, examples: &[usize]) -> Result<Option<Features>, TuneError> {
+        let rows: Option<Vec<u32>> = examples.iter().map(|i| self.rows.get(i).copied()).collect();
+        match (&self.features, rows) {
+            (Some(all), Some(rows)) => all.pick(&rows).map(Some).map_err(TuneError::Training),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the adapter says of a part's test.
+    fn said(&self, adapter: &Adapter, part: &Part) -> Result<Vec<usize>, TuneError> {
+        if adapter.spec().method == Method::Frozen
+            && let Some(features) = self.known(&part.test)?
+        {
+            return features.classes(adapter).map_err(TuneError::Training);
+        }
+        let texts: Vec<&[u32]> = part.test.iter().map(|&i| self.tokens[i].as_slice()).collect();
+        classes(&self.backbone, adapter, &texts).map_err(TuneError::Training)
+    }
+
+    /// What an adapter learns from.
+    fn examples(&self, adapter: &Adapter, part: &Part) -> Result<Examples, TuneError> {
+        let label = |&index: &usize| self.data.examples[index].label;
+        if adapter.spec().method == Method::Frozen
+            && let Some(features) = self.known(&part.train)?
+        {
+            let labels = part.train.iter().map(label).collect();
+            return Ok(Examples::Features { features, labels });
+        }
+        let example = |index: &usize| ClassExample {
+            tokens: self.tokens[*index].clone(),
+            label: label(index),
+        };
+        Ok(Examples::Classes(part.train.iter().map(example).collect()))
     }
 
     /// The adapter that a training starts from; wrong targets and layers are found here.
@@ -183,8 +265,7 @@ impl<'a> Tuning<'a> {
         let name = self.plan.method.name();
         let (adapter, stage) = self.stage(name, &self.plan.training, adapter, part, hear)?;
         stages.push(stage);
-        let texts: Vec<&[u32]> = part.test.iter().map(|&i| self.tokens[i].as_slice()).collect();
-        let said = classes(&self.backbone, &adapter, &texts).map_err(TuneError::Training)?;
+        let said = self.said(&adapter, part)?;
         let truth: Vec<usize> = part.test.iter().map(|&i| self.data.examples[i].label).collect();
         let scores = ClassScores::of(&truth, &said, self.data.labels.len());
         let (accuracy, macro_f1) = (scores.accuracy, scores.macro_f1);
@@ -207,23 +288,18 @@ impl<'a> Tuning<'a> {
         hear: &mut impl FnMut(&Progress),
     ) -> Result<(Adapter, StageReport), TuneError> {
         let watch = Stopwatch::start();
-        let example = |&index: &usize| ClassExample {
-            tokens: self.tokens[index].clone(),
-            label: self.data.examples[index].label,
-        };
-        let examples: Vec<ClassExample> = part.train.iter().map(example).collect();
-        let steps = stage.steps(examples.len());
-        let count = examples.len();
+        let examples = self.examples(&from, part)?;
+        let (count, steps) = (examples.len(), stage.steps(examples.len()));
         hear(&Progress::Began { part: part.name.clone(), stage: name, examples: count, steps });
-        let all: usize = examples.iter().map(|example| example.tokens.len()).sum();
-        // A frozen network reads every text once.
+        let all: usize = part.train.iter().map(|&index| self.tokens[index].len()).sum();
+        // A frozen network has read every text before.
         let tokens = match from.spec().method {
-            Method::Frozen => all,
+            Method::Frozen => 0,
             _ => all * steps * stage.batch.min(count) / count,
         };
         let trained = from.trainable();
         let spec = JobSpec {
-            lesson: Lesson::Supervised(Examples::Classes(examples)),
+            lesson: Lesson::Supervised(examples),
             steps,
             batch: stage.batch,
             learning_rate: stage.learning_rate,

@@ -296,6 +296,9 @@ impl Line {
                 "{classes} classes, {parts} training{}, {trained} of {parameters} parameters trained",
                 if *parts == 1 { "" } else { "s" }
             )),
+            Progress::Reading { examples } => {
+                self.over(&format!("the frozen model reads {examples} texts"));
+            }
             Progress::Began { part, stage, examples, steps } => {
                 self.stage = Untrusted(&format!("{part}: {stage}")).to_string();
                 self.shown = 0.0;
@@ -365,6 +368,7 @@ fn figure_lines(report: &Report) -> Vec<String> {
     lines.push(format!("majority {:.4} share", report.majority));
     lines.push(format!("classes {} classes", report.labels));
     lines.push(format!("trained {} parameters", report.trained));
+    lines.push(format!("reading_seconds {:.1} s", report.reading_seconds));
     lines.push(format!("seconds {:.1} s", report.seconds));
     for part in &report.parts {
         let name = part.name.replace(' ', "_");
@@ -373,7 +377,9 @@ fn figure_lines(report: &Report) -> Vec<String> {
             let (stage_name, rate) = (stage.name, stage.tokens_per_second);
             lines.push(format!("{name}_{stage_name}_steps {} steps", stage.steps));
             lines.push(format!("{name}_{stage_name}_loss {:.4} nats", stage.last_loss()));
-            lines.push(format!("{name}_{stage_name}_speed {rate:.0} tokens/s"));
+            if stage.tokens > 0 {
+                lines.push(format!("{name}_{stage_name}_speed {rate:.0} tokens/s"));
+            }
         }
     }
     lines

@@ -36,7 +36,9 @@ pub struct Report {
     pub macro_f1_half: Option<f64>,
     /// What always saying the commonest class of a part's test gives.
     pub majority: f64,
-    /// Wall time in seconds.
+    /// Wall time of reading texts with the frozen model, once for all trainings, in seconds.
+    pub reading_seconds: f64,
+    /// Wall time of everything in seconds.
     pub seconds: f64,
     /// Each training.
     pub parts: Vec<PartReport>,
@@ -86,7 +88,7 @@ pub struct StageReport {
     pub settings: Stage,
     /// Optimiser steps.
     pub steps: usize,
-    /// Tokens that went through the network.
+    /// Tokens that went through the network; none where their features were known.
     pub tokens: usize,
     /// Tokens a second.
     pub tokens_per_second: f64,
@@ -102,7 +104,7 @@ impl Report {
         data: &Data,
         trained: usize,
         parts: Vec<PartReport>,
-        seconds: f64,
+        [reading_seconds, seconds]: [f64; 2],
     ) -> Self {
         let over = |value: fn(&PartReport) -> f64| {
             let (mean, half) = mean_interval(&parts.iter().map(value).collect::<Vec<f64>>());
@@ -125,6 +127,7 @@ impl Report {
             macro_f1,
             macro_f1_half,
             majority,
+            reading_seconds,
             seconds,
             parts,
         }

@@ -35,11 +35,61 @@ pub struct TagExample {
     pub tags: Vec<Option<usize>>,
 }
 
+/// Features of texts under a frozen backbone, computed once for many trainings.
+#[derive(Clone, Debug)]
+pub struct Features(Tensor);
+
+impl Features {
+    /// Features of texts under an adapter with a head; how the head weighs them plays no part.
+    ///
+    /// # Errors
+    /// As [`text_features`].
+    pub fn of(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Self> {
+        Ok(Self(text_features(backbone, adapter, texts)?))
+    }
+
+    /// The features of some of the texts.
+    ///
+    /// # Errors
+    /// When there is no such text.
+    pub fn pick(&self, texts: &[u32]) -> Result<Self> {
+        Ok(Self(self.0.index_select(&Tensor::new(texts, self.0.device())?, 0)?))
+    }
+
+    /// The likeliest class of each text.
+    ///
+    /// # Errors
+    /// When the adapter has no head.
+    pub fn classes(&self, adapter: &Adapter) -> Result<Vec<usize>> {
+        let Some(head) = adapter.head() else {
+            return Err(ModelError::Examples("the agent has no classifier".to_owned()));
+        };
+        let likeliest = head.logits(&self.0)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        Ok(likeliest.into_iter().map(|class| class as usize).collect())
+    }
+}
+
+/// The same tensor, not merely equal numbers.
+impl PartialEq for Features {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Features {}
+
 /// Examples of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examples {
     /// For an agent that classifies texts.
     Classes(Vec<ClassExample>),
+    /// For an agent that classifies texts by frozen features, which are known already.
+    Features {
+        /// Of each text.
+        features: Features,
+        /// Index of each text's class.
+        labels: Vec<usize>,
+    },
     /// For an agent that classifies tokens.
     Tags(Vec<TagExample>),
     /// For an agent that writes.
@@ -52,6 +102,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match self {
             Self::Classes(examples) => examples.len(),
+            Self::Features { labels, .. } => labels.len(),
             Self::Tags(examples) => examples.len(),
             Self::Texts(examples) => examples.len(),
         }
@@ -68,6 +119,7 @@ impl Examples {
     pub fn tokens(&self, index: usize) -> usize {
         match self {
             Self::Classes(examples) => examples[index].tokens.len(),
+            Self::Features { .. } => 1,
             Self::Tags(examples) => examples[index].tokens.len(),
             Self::Texts(examples) => examples[index].prompt.len() + examples[index].reply.len(),
         }
@@ -77,6 +129,10 @@ impl Examples {
         match (self, adapter.head()) {
             (Self::Texts(_), None) => true,
             (Self::Classes(_), Some(head)) => !head.per_token,
+            (Self::Features { features, labels }, Some(head)) => {
+                let frozen = adapter.spec().method == Method::Frozen;
+                frozen && !head.per_token && features.0.dims().first() == Some(&labels.len())
+            }
             (Self::Tags(_), Some(head)) => head.per_token,
             _ => false,
         }
@@ -106,6 +162,7 @@ impl Supervised {
                 let rows: Vec<&[u32]> = examples.iter().map(|e| e.tokens.as_slice()).collect();
                 Some(text_features(backbone, adapter, &rows)?)
             }
+            (Examples::Features { features, .. }, _) => Some(features.0.clone()),
             _ => None,
         };
         Ok(Self { examples, features })
@@ -130,13 +187,20 @@ impl Supervised {
     /// How many losses the examples at `batch` sum up: examples, tags, or reply tokens.
     pub(crate) fn weight(&self, batch: &[usize]) -> f64 {
         let count: usize = match &self.examples {
-            Examples::Classes(_) => batch.len(),
+            Examples::Classes(_) | Examples::Features { .. } => batch.len(),
             Examples::Tags(examples) => {
                 batch.iter().map(|&i| examples[i].tags.iter().flatten().count()).sum()
             }
             Examples::Texts(examples) => batch.iter().map(|&i| examples[i].reply.len()).sum(),
         };
         count.max(1) as f64
+    }
+
+    /// The features of the examples at `batch`, where they are fixed.
+    fn fixed(&self, batch: &[usize]) -> Result<Option<Tensor>> {
+        let Some(all) = &self.features else { return Ok(None) };
+        let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
+        Ok(Some(all.index_select(&Tensor::new(at, all.device())?, 0)?))
     }
 
     /// Summed loss over the examples at `batch`.
@@ -157,22 +221,19 @@ impl Supervised {
                 reply_loss(backbone, adapter, &chosen, dropout)
             }
             Examples::Classes(examples) => {
-                let device = backbone.network.device();
-                let features = match &self.features {
-                    Some(all) => {
-                        let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
-                        all.index_select(&Tensor::new(at, device)?, 0)?
-                    }
+                let features = match self.fixed(batch)? {
+                    Some(features) => features,
                     None => {
                         let rows: Vec<_> =
                             batch.iter().map(|&i| examples[i].tokens.as_slice()).collect();
                         batch_features(backbone, adapter, &rows, dropout)?
                     }
                 };
-                let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
-                let logits = head()?.logits(&features)?;
-                let losses = negative_log_likelihood(&logits, &Tensor::new(labels, device)?)?;
-                Ok(losses.sum_all()?)
+                class_loss(head()?, &features, batch.iter().map(|&i| examples[i].label))
+            }
+            Examples::Features { features, labels } => {
+                let features = self.fixed(batch)?.unwrap_or_else(|| features.0.clone());
+                class_loss(head()?, &features, batch.iter().map(|&i| labels[i]))
             }
             Examples::Tags(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
@@ -180,6 +241,17 @@ impl Supervised {
             }
         }
     }
+}
+
+/// Summed cross-entropy of features on their classes.
+fn class_loss(
+    head: &Head,
+    features: &Tensor,
+    labels: impl Iterator<Item = usize>,
+) -> Result<Tensor> {
+    let labels: Vec<u32> = labels.map(|label| label as u32).collect();
+    let labels = Tensor::new(labels, features.device())?;
+    Ok(negative_log_likelihood(&head.logits(features)?, &labels)?.sum_all()?)
 }
 
 /// Features `[rows, width]` of texts under an adapter with a head, outside the tape.
@@ -212,15 +284,10 @@ pub fn text_features(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -
 /// # Errors
 /// When a text is empty or too long, or the adapter has no head.
 pub fn classes(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Vec<usize>> {
-    let Some(head) = adapter.head() else {
-        return Err(ModelError::Examples("the agent has no classifier".to_owned()));
-    };
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let logits = head.logits(&text_features(backbone, adapter, texts)?)?;
-    let likeliest = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-    Ok(likeliest.into_iter().map(|class| class as usize).collect())
+    Features::of(backbone, adapter, texts)?.classes(adapter)
 }
 
 fn batch_features(
