@@ -27,10 +27,10 @@ use self::ia3::Ia3Spec;
 use self::lora::LoraSpec;
 use self::update::Update;
 use self::vera::VeraSpec;
-use crate::backbone::block::{Block, Outer};
+use crate::backbone::block::{Block, Outer, find};
 use crate::backbone::names::Module;
 use crate::backbone::{Architecture, Backbone};
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
 /// How an adapter changes the network.
@@ -178,6 +178,24 @@ impl Adapter {
             spec.head.as_ref().map(|head| Head::assemble(head, used, backbone)).transpose()?;
         let architecture = Arc::clone(backbone.network.architecture());
         Ok(Self { spec, generation, tensors, parts, head, architecture })
+    }
+
+    /// The same adapter with the head of another one, for example of one that was trained on frozen
+    /// features first (Kumar et al. 2022, arXiv 2202.10054).
+    ///
+    /// # Errors
+    /// When the heads have different shapes.
+    pub fn with_head_of(&self, other: &Self, backbone: &Backbone) -> Result<Self> {
+        let (Some(spec), true) = (&self.spec.head, self.spec.head == other.spec.head) else {
+            let reason = "a head can only be taken over by an adapter with a head of that shape";
+            return Err(ModelError::Examples(reason.to_owned()));
+        };
+        let mut tensors = self.tensors.clone();
+        for name in head::initial(spec, backbone, Seed::new(0))?.into_keys() {
+            let tensor = find(&other.tensors, &name)?;
+            tensors.insert(name, tensor);
+        }
+        Self::assemble(self.spec.clone(), self.generation, tensors, backbone)
     }
 
     /// The kind and shape.

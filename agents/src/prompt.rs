@@ -14,7 +14,7 @@ pub const LONGEST_QUERY: usize = 160;
 /// When the text cannot be tokenized.
 pub fn understand(tokenizer: &Tokenizer, query: &str) -> Result<Vec<u32>> {
     let query = clip(tokenizer, query)?;
-    tokens(tokenizer, &format!("customer: {query}\ntopic:"))
+    tokenizer.encode_with_specials(&format!("customer: {query}\ntopic:"), usize::MAX)
 }
 
 /// The prompt of an agent that answers a query, told what it is about.
@@ -34,7 +34,8 @@ pub fn evaluate(tokenizer: &Tokenizer, query: &str, topic: &str, answer: &str) -
     let query = clip(tokenizer, query)?;
     let answer = clip(tokenizer, answer)?;
     let topic = words(topic);
-    tokens(tokenizer, &format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:"))
+    let text = format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:");
+    tokenizer.encode_with_specials(&text, usize::MAX)
 }
 
 /// What an agent shall say after a reply prompt, with the token that ends it.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use tokenizers::{AddedToken, PostProcessor as _, TokenizerBuilder, TruncationDirection};
 
 use crate::error::{ModelError, Result};
 
@@ -94,6 +94,22 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, false).map_err(refusal)?.get_ids().to_vec())
     }
 
+    /// The tokens of a text between the special ones that the model was pretrained with (`[CLS]` and
+    /// `[SEP]` for BERT, the beginning for a decoder), at most `longest` of them: the end of the text is
+    /// cut off, the special tokens stay.
+    ///
+    /// # Errors
+    /// When the text holds what the vocabulary cannot express.
+    pub fn encode_with_specials(&self, text: &str, longest: usize) -> Result<Vec<u32>> {
+        let mut text = self.inner.encode(text, false).map_err(refusal)?;
+        let added = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        let begin = self.begin.filter(|_| added == 0);
+        let room = longest.saturating_sub(added + usize::from(begin.is_some()));
+        text.truncate(room, 0, TruncationDirection::Right);
+        let all = self.inner.post_process(text, None, true).map_err(refusal)?;
+        Ok(begin.into_iter().chain(all.get_ids().iter().copied()).collect())
+    }
+
     /// The text of tokens; special tokens are left out.
     ///
     /// # Errors
@@ -131,4 +147,27 @@ impl Tokenizer {
 
 fn refusal(error: tokenizers::Error) -> ModelError {
     ModelError::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A word-piece vocabulary with BERT's template.
+    const BERT: &str = r###"{"version":"1.0","truncation":null,"padding":null,
+        "added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},
+        "post_processor":{"type":"BertProcessing","sep":["[SEP]",1],"cls":["[CLS]",0]},
+        "decoder":null,"model":{"type":"WordLevel","unk_token":"[UNK]",
+        "vocab":{"[CLS]":0,"[SEP]":1,"[UNK]":2,"a":3,"b":4,"c":5}}}"###;
+
+    #[test]
+    fn special_tokens_stay_where_a_text_is_cut() {
+        let bert = Tokenizer::from_bytes(BERT.as_bytes()).unwrap();
+        assert_eq!(bert.encode_with_specials("a b c", 9).unwrap(), [0, 3, 4, 5, 1]);
+        assert_eq!(bert.encode_with_specials("a b c", 4).unwrap(), [0, 3, 4, 1]);
+        assert_eq!(bert.encode_with_specials("", 4).unwrap(), [0, 1]);
+        let own = Tokenizer::train(["ab ab ab".to_owned()].into_iter(), 300).unwrap();
+        let tokens = own.encode_with_specials("ab ab ab", 2).unwrap();
+        assert_eq!((tokens.len(), tokens.first().copied()), (2, own.begin()));
+    }
 }

@@ -36,7 +36,7 @@ impl Role {
     #[must_use]
     pub fn of(transfer: &TransferPlan) -> Self {
         match transfer {
-            TransferPlan::Lora(_) => Self::Reply,
+            TransferPlan::Text(_) => Self::Reply,
             TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. } => match labels {
                 Labels::Intent => Self::Understand,
                 Labels::Resolved => Self::Evaluate,

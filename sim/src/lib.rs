@@ -22,6 +22,7 @@
 //! - [`clock`]: wall time, shown and never decided by
 //! - [`corpus`]: the texts of pretraining
 //! - [`pretraining`]: how `polylogue-tiny` is made
+//! - [`tuning`]: a pretrained model tuned as a classifier, without a society
 pub mod agent;
 pub mod channel;
 pub mod clock;
@@ -41,3 +42,4 @@ pub mod summary;
 pub mod supervisor;
 pub mod task;
 pub mod training;
+pub mod tuning;

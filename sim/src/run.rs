@@ -205,8 +205,16 @@ fn members(
                 let head = Some(HeadSpec::new(labels(*kind)));
                 AdapterSpec { method: Method::Frozen, head }
             }
-            TransferPlan::Lora(lora) => {
-                AdapterSpec { method: Method::Lora(lora.clone()), head: None }
+            TransferPlan::Text(method) => {
+                let family = backbone.network.architecture().family;
+                if !family.is_decoder() {
+                    let reason = format!(
+                        "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
+                        family.name()
+                    );
+                    return Err(fail(reason));
+                }
+                AdapterSpec { method: method.clone(), head: None }
             }
             TransferPlan::Head { freeze_layers, labels: kind } => {
                 let depth = backbone.network.depth();

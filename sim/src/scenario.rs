@@ -10,14 +10,14 @@ mod place;
 pub mod problem;
 mod schema;
 mod structure;
-mod suggestion;
+pub(crate) mod suggestion;
 mod validate;
 mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use agents::adapter::lora::LoraSpec;
+use agents::adapter::Method;
 use agents::name::AgentName;
 
 pub use self::load::load;
@@ -97,8 +97,8 @@ pub enum TransferPlan {
         /// What is classified.
         labels: Labels,
     },
-    /// Low-rank updates; the agent writes texts.
-    Lora(LoraSpec),
+    /// The backbone changed by a method; the agent writes texts.
+    Text(Method),
     /// Upper layers and a new head trained.
     Head {
         /// Layers that stay frozen.
@@ -114,7 +114,16 @@ impl TransferPlan {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Feature { .. } => "feature",
-            Self::Lora(_) => "lora",
+            Self::Text(method) => match method {
+                Method::Frozen => "frozen",
+                Method::Lora(_) => "lora",
+                Method::Ia3(_) => "ia3",
+                Method::Vera(_) => "vera",
+                Method::Prompt { .. } => "prompt",
+                Method::Prefix { .. } => "prefix",
+                Method::Layers { .. } => "layers",
+                Method::Full => "full",
+            },
             Self::Head { .. } => "head",
         }
     }

@@ -12,3 +12,5 @@ mod pretraining;
 mod society;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tuning;

@@ -16,6 +16,7 @@ mod run;
 mod state;
 mod summary;
 mod terminal;
+mod tune;
 mod untrusted;
 mod view;
 
@@ -43,6 +44,8 @@ enum Command {
     Report(report::ReportArguments),
     /// Pretrain a backbone from a recipe.
     Pretrain(pretrain::PretrainArguments),
+    /// Tune a pretrained model as a classifier: freeze the base, add a head, train, report.
+    Tune(Box<tune::TuneArguments>),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
+        Command::Tune(arguments) => tune::tune(&arguments),
     });
     // What panicked has said so by itself.
     let Ok(result) = std::panic::catch_unwind(work) else { return Exit::OurBug.into() };

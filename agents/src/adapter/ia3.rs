@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::lora::{map, sites};
 use super::update::Update;
 use crate::backbone::Backbone;
+use crate::backbone::architecture::Family;
 use crate::backbone::block::find;
 use crate::backbone::names::Module;
 use crate::error::Result;
@@ -21,6 +22,18 @@ pub struct Ia3Spec {
     pub targets: Vec<String>,
     /// Which of them are scaled on their input.
     pub feedforward: Vec<String>,
+}
+
+impl Ia3Spec {
+    /// Keys, values and what the feed-forward block has inside, as the paper has it.
+    #[must_use]
+    pub fn usual(family: Family) -> Self {
+        let path = |module: Module| module.path(family).map(str::to_owned);
+        let attention = [Module::Key, Module::Value, Module::QueryKeyValue];
+        let feedforward: Vec<String> = path(Module::Down).into_iter().collect();
+        let targets = attention.into_iter().filter_map(path).chain(feedforward.clone()).collect();
+        Self { targets, feedforward }
+    }
 }
 
 /// Whether a site's input is scaled.

@@ -11,6 +11,9 @@ use safetensors::SafeTensors;
 
 use crate::error::{ModelError, Result};
 
+/// Ends of the names of what transformers saves beside the weights: whole numbers that count positions.
+const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
+
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -37,6 +40,7 @@ impl Checkpoint {
         let file = parse(bytes, path)?;
         let tensors = file
             .iter()
+            .filter(|(name, _)| !BUFFERS.iter().any(|buffer| name.ends_with(buffer)))
             .map(|(name, view)| Ok((name.to_owned(), load(&view, name, path, &Device::Cpu)?)))
             .collect::<Result<_>>()?;
         Ok(Self { tensors })

@@ -150,9 +150,12 @@ struct Item {
     cost: usize,
 }
 
+/// Shorter ones first, so that neighbours share a micro-batch with little padding.
 fn items(batch: &[usize], cost: impl Fn(usize) -> usize) -> Vec<Item> {
     let item = |(place, &index)| Item { index, place, cost: cost(index) };
-    batch.iter().enumerate().map(item).collect()
+    let mut items: Vec<Item> = batch.iter().enumerate().map(item).collect();
+    items.sort_by_key(|item| item.cost);
+    items
 }
 
 #[derive(Debug)]

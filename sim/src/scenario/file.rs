@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use self::agents::{AgentFile, BackboneFile, TransferFile};
+pub(super) use self::agents::{AgentFile, BackboneFile, Ia3File, LoraFile, TransferFile};
 pub(super) use self::learning::{FaultFile, TrainFile, TriggerFile, WhenFile};
 use super::place::At;
 

@@ -286,8 +286,8 @@ pub enum Problem {
         #[label("no such folder")]
         at: SourceSpan,
     },
-    /// A module that LoRA cannot adapt.
-    #[error("LoRA cannot adapt {name}")]
+    /// A module that cannot be adapted.
+    #[error("no network has a map {name} that could be adapted")]
     UnknownTarget {
         name: String,
         #[label("no such module")]
@@ -305,12 +305,30 @@ pub enum Problem {
         #[label("and again here")]
         at: SourceSpan,
     },
-    /// LoRA without modules.
-    #[error("LoRA has no modules to adapt")]
+    /// A method without modules.
+    #[error("there are no modules to adapt")]
     #[diagnostic(help("write `targets = [\"q_proj\", \"v_proj\"]`, the usual choice"))]
     NoTargets {
         #[label("empty")]
         at: SourceSpan,
+    },
+    /// A scaled input of a map that is not scaled.
+    #[error("`feedforward` names {name}, which is not among the targets")]
+    FeedforwardWithoutTarget {
+        name: String,
+        #[label("no target")]
+        at: SourceSpan,
+        #[help]
+        help: String,
+    },
+    /// A start that low-rank updates do not have.
+    #[error("low-rank updates cannot start as {name}")]
+    UnknownInit {
+        name: String,
+        #[label("not known")]
+        at: SourceSpan,
+        #[help]
+        help: String,
     },
     /// Labels that nobody has.
     #[error("there are no labels {name}")]

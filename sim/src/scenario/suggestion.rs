@@ -13,7 +13,7 @@ const MOST_COMPARED: usize = 200;
 const LONGEST_COMPARED: usize = 64;
 
 /// "did you mean …?" where a name is near, and the names there are.
-pub(super) fn advice<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn advice<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().take(MOST_COMPARED).collect();
     match nearest(found, &known) {
         Some(name) if known.len() == 1 => format!("did you mean {}?", quote(name)),
@@ -24,7 +24,7 @@ pub(super) fn advice<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 /// The known name that `found` was probably meant to be.
-pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let bare = |text: &str| text.to_lowercase().replace(['-', '_', ' '], "");
     if found.len() > LONGEST_COMPARED {
         return None;
@@ -45,7 +45,7 @@ pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Names for a sentence.
-pub(super) fn list(names: &[&str]) -> String {
+pub(crate) fn list(names: &[&str]) -> String {
     let mut quoted: Vec<String> = names.iter().take(LONGEST_LIST).map(|name| quote(name)).collect();
     if names.len() > LONGEST_LIST {
         quoted.push(format!("and {} more", names.len() - LONGEST_LIST));
@@ -54,7 +54,7 @@ pub(super) fn list(names: &[&str]) -> String {
 }
 
 /// A text from the file, fit for a message.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut short: String = text.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST_QUOTE).is_some() {
         short.push('…');
@@ -63,7 +63,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// The text with everything that could move a terminal's cursor replaced, every byte in its old place.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\r' | '\t' => c,
         c if !(c.is_control() || is_invisible(c)) => c,

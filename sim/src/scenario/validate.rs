@@ -6,6 +6,7 @@
 mod data;
 mod learning;
 mod society;
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

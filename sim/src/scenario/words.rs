@@ -2,6 +2,7 @@
 //!
 //! The schema, the checks and their advice all read these tables; a new choice is one line here.
 
+use agents::adapter::lora::Init;
 use agents::backbone::names::Module;
 
 use super::{BackboneSource, FaultKind, Labels, Signal};
@@ -20,6 +21,10 @@ pub(super) const SIGNALS: [(&str, Signal); 3] = [
     ("intent_correct", Signal::IntentCorrect),
     ("verdict_correct", Signal::VerdictCorrect),
 ];
+
+/// Where low-rank updates start.
+pub(super) const INITS: [(&str, Init); 3] =
+    [("kaiming", Init::Kaiming), ("gaussian", Init::Gaussian), ("pissa", Init::Pissa)];
 
 /// Crashes.
 pub(super) const FAULTS: [(&str, FaultKind); 1] = [("panic", FaultKind::Panic)];

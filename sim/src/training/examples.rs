@@ -81,7 +81,7 @@ impl Experiences {
             self.0.iter().skip(self.0.len().saturating_sub(buffer)).collect();
         let lesson = match (plan, transfer) {
             (TrainPlan::Grpo { group, .. }, _) => grpo(&recent, *group, context)?,
-            (_, TransferPlan::Lora(_)) => accepted(&recent, context)?,
+            (_, TransferPlan::Text(_)) => accepted(&recent, context)?,
             (_, TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. }) => {
                 match labels {
                     Labels::Intent => intents(&recent, context)?,

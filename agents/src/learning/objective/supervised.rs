@@ -4,7 +4,7 @@
 //! job, because it cannot change. A batch may be computed in parts: a loss here is a sum, to be divided by
 //! the [`Supervised::weight`] of the whole batch.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 use super::{Batch, TextExample, Way, replies};
@@ -36,11 +36,61 @@ pub struct TagExample {
     pub tags: Vec<Option<usize>>,
 }
 
+/// Features of texts under a frozen backbone, computed once for many trainings.
+#[derive(Clone, Debug)]
+pub struct Features(Tensor);
+
+impl Features {
+    /// Features of texts under an adapter with a head; how the head weighs them plays no part.
+    ///
+    /// # Errors
+    /// As [`text_features`].
+    pub fn of(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Self> {
+        Ok(Self(text_features(backbone, adapter, texts)?))
+    }
+
+    /// The features of some of the texts.
+    ///
+    /// # Errors
+    /// When there is no such text.
+    pub fn pick(&self, texts: &[u32]) -> Result<Self> {
+        Ok(Self(self.0.index_select(&Tensor::new(texts, self.0.device())?, 0)?))
+    }
+
+    /// The likeliest class of each text.
+    ///
+    /// # Errors
+    /// When the adapter has no head.
+    pub fn classes(&self, adapter: &Adapter) -> Result<Vec<usize>> {
+        let Some(head) = adapter.head() else {
+            return Err(ModelError::Examples("the agent has no classifier".to_owned()));
+        };
+        let likeliest = head.logits(&self.0)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        Ok(likeliest.into_iter().map(|class| class as usize).collect())
+    }
+}
+
+/// The same tensor, not merely equal numbers.
+impl PartialEq for Features {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Features {}
+
 /// Examples of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examples {
     /// For an agent that classifies texts.
     Classes(Vec<ClassExample>),
+    /// For an agent that classifies texts by frozen features, which are known already.
+    Features {
+        /// Of each text.
+        features: Features,
+        /// Index of each text's class.
+        labels: Vec<usize>,
+    },
     /// For an agent that classifies tokens.
     Tags(Vec<TagExample>),
     /// For an agent that writes.
@@ -53,6 +103,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match self {
             Self::Classes(examples) => examples.len(),
+            Self::Features { labels, .. } => labels.len(),
             Self::Tags(examples) => examples.len(),
             Self::Texts(examples) => examples.len(),
         }
@@ -69,6 +120,7 @@ impl Examples {
     pub fn tokens(&self, index: usize) -> usize {
         match self {
             Self::Classes(examples) => examples[index].tokens.len(),
+            Self::Features { .. } => 1,
             Self::Tags(examples) => examples[index].tokens.len(),
             Self::Texts(examples) => examples[index].prompt.len() + examples[index].reply.len(),
         }
@@ -78,6 +130,10 @@ impl Examples {
         match (self, adapter.head()) {
             (Self::Texts(_), None) => true,
             (Self::Classes(_), Some(head)) => !head.per_token,
+            (Self::Features { features, labels }, Some(head)) => {
+                let frozen = adapter.spec().method == Method::Frozen;
+                frozen && !head.per_token && features.0.dims().first() == Some(&labels.len())
+            }
             (Self::Tags(_), Some(head)) => head.per_token,
             _ => false,
         }
@@ -107,6 +163,7 @@ impl Supervised {
                 let rows: Vec<&[u32]> = examples.iter().map(|e| e.tokens.as_slice()).collect();
                 Some(text_features(backbone, adapter, &rows)?)
             }
+            (Examples::Features { features, .. }, _) => Some(features.0.clone()),
             _ => None,
         };
         Ok(Self { examples, features })
@@ -131,7 +188,7 @@ impl Supervised {
     /// How many losses the examples at `batch` sum up: examples, tags, or reply tokens.
     pub(crate) fn weight(&self, batch: &[usize]) -> f64 {
         let count: usize = match &self.examples {
-            Examples::Classes(_) => batch.len(),
+            Examples::Classes(_) | Examples::Features { .. } => batch.len(),
             Examples::Tags(examples) => {
                 batch.iter().map(|&i| examples[i].tags.iter().flatten().count()).sum()
             }
@@ -140,26 +197,28 @@ impl Supervised {
         count.max(1) as f64
     }
 
+    /// The features of the examples at `batch`, where they are fixed.
+    fn fixed(&self, batch: &[usize]) -> Result<Option<Tensor>> {
+        let Some(all) = &self.features else { return Ok(None) };
+        let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
+        Ok(Some(all.index_select(&Tensor::new(at, all.device())?, 0)?))
+    }
+
+    /// The classes of the examples at `batch`; empty where they are not classes of texts.
+    fn labels(&self, batch: &[usize]) -> Vec<u32> {
+        let label = |&i: &usize| match &self.examples {
+            Examples::Classes(examples) => Some(examples[i].label as u32),
+            Examples::Features { labels, .. } => Some(labels[i] as u32),
+            Examples::Tags(_) | Examples::Texts(_) => None,
+        };
+        batch.iter().filter_map(label).collect()
+    }
+
     /// Gradients of the loss over the examples at `batch`, divided by `weight`.
     pub(crate) fn gradients(&self, batch: &[usize], way: &Way<'_>) -> Result<Gradients> {
-        let network = &way.backbone.network;
-        if let (Examples::Classes(examples), Some(head)) = (&self.examples, way.adapter.head())
-            && head.pooling == Pooling::Layers
-        {
-            let features = match &self.features {
-                Some(all) => {
-                    let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
-                    all.index_select(&Tensor::new(at, network.device())?, 0)?
-                }
-                None => {
-                    let rows: Vec<_> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
-                    batch_features(way.backbone, way.adapter, &rows, way.dropout)?
-                }
-            };
-            return Gradients::of(
-                &(class_loss(head, &features, examples, batch)? / way.weight)?,
-                way.tracked,
-            );
+        if let Some(features) = self.fixed(batch)? {
+            let loss = class_loss(head_of(way.adapter)?, &features, &self.labels(batch))?;
+            return Gradients::of(&(loss / way.weight)?, way.tracked);
         }
         let ready = match &self.examples {
             Examples::Texts(examples) => {
@@ -167,13 +226,17 @@ impl Supervised {
                 replies(way.backbone, way.adapter, &chosen)?
             }
             Examples::Classes(examples) => {
-                if let (Some(all), Some(head)) = (&self.features, way.adapter.head()) {
-                    let at: Vec<u32> = batch.iter().map(|&i| i as u32).collect();
-                    let features = all.index_select(&Tensor::new(at, network.device())?, 0)?;
-                    let loss = class_loss(head, &features, examples, batch)?;
+                let texts: Vec<&[u32]> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
+                let head = head_of(way.adapter)?;
+                if head.pooling == Pooling::Layers {
+                    let features = batch_features(way.backbone, way.adapter, &texts, way.dropout)?;
+                    let loss = class_loss(head, &features, &self.labels(batch))?;
                     return Gradients::of(&(loss / way.weight)?, way.tracked);
                 }
-                classes(way, examples, batch)?
+                pooled_classes(way, &texts, self.labels(batch))?
+            }
+            Examples::Features { .. } => {
+                return Err(ModelError::Examples("features belong to a frozen model".to_owned()));
             }
             Examples::Tags(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
@@ -182,6 +245,12 @@ impl Supervised {
         };
         way.gradients(ready)
     }
+}
+
+/// Summed cross-entropy of features on their classes.
+fn class_loss(head: &Head, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let labels = Tensor::new(labels, features.device())?;
+    Ok(negative_log_likelihood(&head.logits(features)?, &labels)?.sum_all()?)
 }
 
 /// Features `[rows, width]` of texts under an adapter with a head, outside the tape.
@@ -209,6 +278,17 @@ pub fn text_features(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -
     Ok(sorted.index_select(&Tensor::new(place, sorted.device())?, 0)?)
 }
 
+/// The likeliest class of each text under an adapter with a head.
+///
+/// # Errors
+/// When a text is empty or too long, or the adapter has no head.
+pub fn classes(backbone: &Backbone, adapter: &Adapter, texts: &[&[u32]]) -> Result<Vec<usize>> {
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    Features::of(backbone, adapter, texts)?.classes(adapter)
+}
+
 fn batch_features(
     backbone: &Backbone,
     adapter: &Adapter,
@@ -227,37 +307,21 @@ fn batch_features(
     features(network, &states, &groups, &tokens, head.pooling)
 }
 
-/// Summed loss of classes under a head.
-fn class_loss(
-    head: &Head,
-    features: &Tensor,
-    examples: &[ClassExample],
-    batch: &[usize],
-) -> Result<Tensor> {
-    let labels: Vec<u32> = batch.iter().map(|&i| examples[i].label as u32).collect();
-    let labels = Tensor::new(labels, features.device())?;
-    Ok(negative_log_likelihood(&head.logits(features)?, &labels)?.sum_all()?)
-}
-
 fn head_of(adapter: &Adapter) -> Result<&Head> {
     let reason = || ModelError::Examples("the agent has no classifier".to_owned());
     adapter.head().ok_or_else(reason)
 }
 
 /// Texts with a class each, pooled from the final hidden states.
-fn classes<'a>(
-    way: &Way<'a>,
-    examples: &'a [ClassExample],
-    batch: &'a [usize],
-) -> Result<Batch<'a>> {
+fn pooled_classes<'a>(way: &Way<'a>, texts: &[&[u32]], labels: Vec<u32>) -> Result<Batch<'a>> {
     let network = &way.backbone.network;
     let head = head_of(way.adapter)?;
-    let rows: Vec<Vec<u32>> = batch.iter().map(|&i| examples[i].tokens.clone()).collect();
+    let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
     let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
     let tokens = Tokens::pack(&rows, &owners, network.device())?;
     let places = tokens.clone();
     let loss = move |hidden: &Tensor| {
-        class_loss(head, &pooled(network, hidden, &places, head.pooling)?, examples, batch)
+        class_loss(head, &pooled(network, hidden, &places, head.pooling)?, &labels)
     };
     Ok(Batch { tokens, loss: Box::new(loss) })
 }

@@ -55,6 +55,16 @@ pub(in crate::scenario) enum TransferFile {
     Lora(LoraFile),
     /// A new head, and the upper layers trained with it.
     Head(HeadFile),
+    /// Learned scales of activations (IA3); the agent writes texts.
+    Ia3(Ia3File),
+    /// Shared random projections with learned scales; the agent writes texts.
+    Vera(VeraFile),
+    /// Learned embeddings before every text; the agent writes texts.
+    Prompt(VirtualFile),
+    /// Learned keys and values before every text, in every layer; the agent writes texts.
+    Prefix(VirtualFile),
+    /// A copy of the whole backbone, all of it trained; the agent writes texts.
+    Full(FullFile),
 }
 
 /// Frozen features and a classifier.
@@ -80,7 +90,68 @@ pub(in crate::scenario) struct LoraFile {
     /// The linear maps that are updated, in every layer.
     #[schemars(extend("items" = module()), example = ["q_proj", "v_proj"])]
     pub(in crate::scenario) targets: At<Vec<At<String>>>,
+    /// Share of inputs that are dropped in training.
+    #[serde(default = "zero")]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub(in crate::scenario) dropout: At<f64>,
+    /// Scale by `alpha` over the root of the rank instead of the rank (rsLoRA).
+    #[serde(default)]
+    pub(in crate::scenario) rank_stabilized: bool,
+    /// Train direction and magnitude of the weights apart (DoRA).
+    #[serde(default)]
+    pub(in crate::scenario) dora: bool,
+    /// Where the updates start; `pissa` starts at the weight's principal directions.
+    #[serde(default = "init")]
+    #[schemars(extend("enum" = words::names(&words::INITS)))]
+    pub(in crate::scenario) init: At<String>,
 }
+
+fn zero() -> At<f64> {
+    At::untyped(0.0)
+}
+
+fn init() -> At<String> {
+    At::untyped("kaiming".to_owned())
+}
+
+/// Learned scales.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct Ia3File {
+    /// The linear maps that are scaled, in every layer.
+    #[schemars(extend("items" = module()), example = ["k_proj", "v_proj", "down_proj"])]
+    pub(in crate::scenario) targets: At<Vec<At<String>>>,
+    /// Which of them are scaled on their input instead of their output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("items" = module()), example = ["down_proj"])]
+    pub(in crate::scenario) feedforward: Vec<At<String>>,
+}
+
+/// Shared random projections.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct VeraFile {
+    /// Rank of the projections; they are not trained, so it may be large.
+    #[schemars(range(min = 1, max = 4096), example = 64)]
+    pub(in crate::scenario) rank: At<i64>,
+    /// The linear maps that are updated, in every layer.
+    #[schemars(extend("items" = module()), example = ["q_proj", "v_proj"])]
+    pub(in crate::scenario) targets: At<Vec<At<String>>>,
+}
+
+/// Virtual tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct VirtualFile {
+    /// How many virtual tokens stand before every text; they take their share of the context.
+    #[schemars(range(min = 1, max = 1024), example = 8)]
+    pub(in crate::scenario) tokens: At<i64>,
+}
+
+/// Everything; there is nothing to choose.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct FullFile {}
 
 fn module() -> serde_json::Value {
     serde_json::json!({ "type": "string", "enum": words::targets() })

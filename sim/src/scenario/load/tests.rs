@@ -1,5 +1,7 @@
 //! Whole scenarios: what is read, what overrides change, and that defaults are what the documents say.
 
+use agents::adapter::Method;
+
 use super::*;
 use crate::scenario::{
     BackboneSource, ProtocolPlan, TrainPlan, TransferPlan, TriggerPlan, WhenPlan,
@@ -42,7 +44,7 @@ fn defaults_are_filled_in() {
     let order: Vec<&str> = order.iter().map(|name| name.as_str()).collect();
     assert_eq!(order, ["understand", "reply", "evaluate"]);
     let reply = &scenario.agents.values().nth(1).unwrap();
-    let TransferPlan::Lora(lora) = &reply.transfer else { panic!("{reply:?}") };
+    let TransferPlan::Text(Method::Lora(lora)) = &reply.transfer else { panic!("{reply:?}") };
     assert!((lora.alpha - 16.0).abs() < 1e-12 && (reply.temperature - 0.7).abs() < 1e-12);
     assert_eq!((reply.warm_up.examples_per_intent, reply.warm_up.steps), (4, 60));
 }

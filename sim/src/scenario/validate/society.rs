@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use agents::adapter::lora::LoraSpec;
 use agents::name::AgentName;
 use miette::SourceSpan;
 
@@ -12,9 +11,7 @@ use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::{self, meaning, names};
-use crate::scenario::{
-    AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, TransferPlan, WarmUpPlan,
-};
+use crate::scenario::{AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, WarmUpPlan};
 
 /// What an agent can do in a pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,9 +27,14 @@ impl Part {
     /// The part that an agent's transfer gives it; nothing where its labels are unknown.
     pub(super) fn of(agent: &AgentFile) -> Option<Self> {
         let labels = match &agent.transfer {
-            TransferFile::Lora(_) => return Some(Self::Writer),
             TransferFile::Feature(feature) => &feature.labels,
             TransferFile::Head(head) => &head.labels,
+            TransferFile::Lora(_)
+            | TransferFile::Ia3(_)
+            | TransferFile::Vera(_)
+            | TransferFile::Prompt(_)
+            | TransferFile::Prefix(_)
+            | TransferFile::Full(_) => return Some(Self::Writer),
         };
         Some(match meaning(&words::LABELS, &labels.value)? {
             Labels::Intent => Self::Classifier,
@@ -151,26 +153,7 @@ impl Check<'_> {
         }
     }
 
-    fn transfer(&mut self, file: &TransferFile) -> Option<TransferPlan> {
-        match file {
-            TransferFile::Feature(feature) => {
-                Some(TransferPlan::Feature { labels: self.labels(&feature.labels)? })
-            }
-            TransferFile::Head(head) => Some(TransferPlan::Head {
-                freeze_layers: count(&head.freeze_layers),
-                labels: self.labels(&head.labels)?,
-            }),
-            TransferFile::Lora(lora) => {
-                let rank = count(&lora.rank);
-                let alpha = lora.alpha.as_ref().map_or(2.0 * rank as f64, |alpha| alpha.value);
-                let targets = self.targets(&lora.targets);
-                let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-                Some(TransferPlan::Lora(LoraSpec::new(rank, alpha, &targets)))
-            }
-        }
-    }
-
-    fn labels(&mut self, typed: &At<String>) -> Option<Labels> {
+    pub(super) fn labels(&mut self, typed: &At<String>) -> Option<Labels> {
         let labels = meaning(&words::LABELS, &typed.value);
         if labels.is_none() {
             let help = advice(&typed.value, names(&words::LABELS));
@@ -181,29 +164,6 @@ impl Check<'_> {
             });
         }
         labels
-    }
-
-    fn targets(&mut self, typed: &At<Vec<At<String>>>) -> Vec<String> {
-        let mut seen: BTreeMap<&str, SourceSpan> = BTreeMap::new();
-        let mut modules = Vec::new();
-        for target in &typed.value {
-            let (name, at) = (quote(&target.value), target.at);
-            if let Some(&first) = seen.get(target.value.as_str()) {
-                self.problems.push(Problem::DuplicateTarget { name, first, at });
-                continue;
-            }
-            seen.insert(&target.value, at);
-            if words::targets().contains(&target.value.as_str()) {
-                modules.push(target.value.clone());
-            } else {
-                let help = advice(&target.value, words::targets());
-                self.problems.push(Problem::UnknownTarget { name, at, help });
-            }
-        }
-        if typed.value.is_empty() {
-            self.problems.push(Problem::NoTargets { at: typed.at });
-        }
-        modules
     }
 
     pub(super) fn protocol(&mut self) -> Option<ProtocolPlan> {

@@ -1,0 +1,351 @@
+//! Tuning a pretrained model as a classifier, without a society: freeze the base, add a linear head, train.
+//!
+//! A recipe becomes a plan, the plan trainings on parts of the data, each training an adapter in PEFT's
+//! layout, its predictions and a report. With a probe, the head is trained on frozen features first, and the
+//! model changed together with it then (Kumar et al. 2022, arXiv 2202.10054). Shows nothing by itself.
+
+pub mod data;
+pub mod error;
+pub mod plan;
+pub mod recipe;
+pub mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use agents::adapter::{Adapter, AdapterSpec, Method};
+use agents::backbone::{Backbone, builtin};
+use agents::device::DeviceKind;
+use agents::error::ModelError;
+use agents::learning::job::{Job, JobSpec, Lesson, Settings};
+use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
+use agents::seed::Seed;
+
+use self::data::{Data, Part};
+use self::error::TuneError;
+use self::plan::{BUILTIN, Plan, Stage};
+use self::report::{PartReport, Report, StageReport};
+use crate::clock::Stopwatch;
+use crate::metric::classes::ClassScores;
+
+/// Most tokens that go through the network at once on one thread.
+const MICRO_BATCH_TOKENS: usize = 256;
+
+/// What happens while a tuning goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Data and model are read.
+    Ready {
+        /// Classes.
+        classes: usize,
+        /// Trainings.
+        parts: usize,
+        /// Numbers that each training changes.
+        trained: usize,
+        /// Numbers of the whole model.
+        parameters: usize,
+    },
+    /// The frozen model reads texts, once for all trainings.
+    Reading {
+        /// How many.
+        examples: usize,
+    },
+    /// A training begins.
+    Began {
+        /// Its part.
+        part: String,
+        /// `head` or the method.
+        stage: &'static str,
+        /// Examples.
+        examples: usize,
+        /// Steps to come.
+        steps: usize,
+    },
+    /// A step was taken.
+    Stepped {
+        /// Which, from 1.
+        step: usize,
+        /// Of how many.
+        steps: usize,
+        /// Its loss.
+        loss: f64,
+        /// Seconds since the training began.
+        seconds: f64,
+        /// Seconds it will still take.
+        left: f64,
+    },
+    /// A part was measured.
+    Scored {
+        /// Its part.
+        part: String,
+        /// Share that was right.
+        accuracy: f64,
+        /// Mean F1 of the classes.
+        macro_f1: f64,
+    },
+}
+
+/// Runs a plan and writes its results into `out`; `hear` is told what happens.
+///
+/// # Errors
+/// When data or model cannot be used, a training diverges, or a file cannot be written.
+pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<Report, TuneError> {
+    let watch = Stopwatch::start();
+    let data = Data::read(&plan.data)?;
+    let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
+    let mut tuning = Tuning::new(plan, &data)?;
+    create(out)?;
+    let trained = tuning.first(&parts)?;
+    let parameters = tuning.backbone.network.architecture().parameters();
+    let (classes, count) = (data.labels.len(), parts.len());
+    hear(&Progress::Ready { classes, parts: count, trained, parameters });
+    let reading = Stopwatch::start();
+    tuning.read(&parts, &mut hear)?;
+    let read = reading.seconds();
+    let mut reports = Vec::new();
+    for part in &parts {
+        let folder = match count {
+            1 => out.to_owned(),
+            _ => out.join(part.name.replace(' ', "-")),
+        };
+        reports.push(tuning.run(part, &folder, &mut hear)?);
+    }
+    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()]);
+    let json = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
+    write(&out.join("report.json"), &json)?;
+    Ok(report)
+}
+
+/// What all parts share.
+struct Tuning<'a> {
+    plan: &'a Plan,
+    data: &'a Data,
+    backbone: Arc<Backbone>,
+    /// The tokens of every example.
+    tokens: Vec<Vec<u32>>,
+    /// Features under the frozen model, with the row of each example; empty where none are needed.
+    features: Option<Features>,
+    rows: BTreeMap<usize, u32>,
+}
+
+impl<'a> Tuning<'a> {
+    fn new(plan: &'a Plan, data: &'a Data) -> Result<Self, TuneError> {
+        let fail = |error: ModelError| TuneError::model(&plan.model, error);
+        let device = DeviceKind::Cpu.open().map_err(fail)?;
+        let backbone = match plan.model.as_str() {
+            BUILTIN => builtin::polylogue_tiny(&device).map_err(fail)?,
+            folder if !Path::new(folder).is_dir() => {
+                let what =
+                    format!("there is no model {}", crate::scenario::suggestion::quote(folder));
+                let help = format!("--model takes {BUILTIN}, or the folder that holds config.json");
+                return Err(TuneError::setting(what, help));
+            }
+            folder => Backbone::load(Path::new(folder), &device).map_err(fail)?,
+        };
+        let longest = plan.data.longest.min(backbone.network.architecture().positions);
+        let tokenizer = &backbone.tokenizer;
+        let tokens = data
+            .examples
+            .iter()
+            .map(|example| tokenizer.encode_with_specials(&example.text, longest))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(fail)?;
+        if let Some(empty) = tokens.iter().position(Vec::is_empty) {
+            let what = format!("example {} is empty", empty + 1);
+            return Err(TuneError::setting(what, "remove it from the data"));
+        }
+        let (features, rows) = (None, BTreeMap::new());
+        Ok(Self { plan, data, backbone: Arc::new(backbone), tokens, features, rows })
+    }
+
+    /// Tries the first adapter on the first example, so that what does not suit is found before anything is
+    /// trained; the count of trained numbers.
+    fn first(&self, parts: &[Part]) -> Result<usize, TuneError> {
+        let adapter = self.start(self.plan.seed)?;
+        let text = parts.first().and_then(|part| part.test.first().or(part.train.first()));
+        let texts: Vec<&[u32]> = text.iter().map(|&&i| self.tokens[i].as_slice()).collect();
+        classes(&self.backbone, &adapter, &texts)
+            .map_err(|error| TuneError::model(&self.plan.model, error))?;
+        Ok(adapter.trainable())
+    }
+
+    /// Computes the features that trainings of a head share.
+    fn read(&mut self, parts: &[Part], hear: &mut impl FnMut(&Progress)) -> Result<(), TuneError> {
+        let frozen = self.plan.method == plan::MethodPlan::Frozen;
+        if !frozen && self.plan.probe.is_none() {
+            return Ok(());
+        }
+        let mut needed: BTreeSet<usize> = BTreeSet::new();
+        for part in parts {
+            needed.extend(&part.train);
+            if frozen {
+                needed.extend(&part.test);
+            }
+        }
+        hear(&Progress::Reading { examples: needed.len() });
+        let texts: Vec<&[u32]> = needed.iter().map(|&i| self.tokens[i].as_slice()).collect();
+        let adapter = self.adapter(Method::Frozen, 0).map_err(TuneError::Training)?;
+        let features = Features::of(&self.backbone, &adapter, &texts);
+        self.features = Some(features.map_err(TuneError::Training)?);
+        self.rows = needed.into_iter().zip(0..).collect();
+        Ok(())
+    }
+
+    /// The features of some examples, where they were computed.
+    fn known(&self, examples: &[usize]) -> Result<Option<Features>, TuneError> {
+        let rows: Option<Vec<u32>> = examples.iter().map(|i| self.rows.get(i).copied()).collect();
+        match (&self.features, rows) {
+            (Some(all), Some(rows)) => all.pick(&rows).map(Some).map_err(TuneError::Training),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the adapter says of a part's test.
+    fn said(&self, adapter: &Adapter, part: &Part) -> Result<Vec<usize>, TuneError> {
+        if adapter.spec().method == Method::Frozen
+            && let Some(features) = self.known(&part.test)?
+        {
+            return features.classes(adapter).map_err(TuneError::Training);
+        }
+        let texts: Vec<&[u32]> = part.test.iter().map(|&i| self.tokens[i].as_slice()).collect();
+        classes(&self.backbone, adapter, &texts).map_err(TuneError::Training)
+    }
+
+    /// What an adapter learns from.
+    fn examples(&self, adapter: &Adapter, part: &Part) -> Result<Examples, TuneError> {
+        let label = |&index: &usize| self.data.examples[index].label;
+        if adapter.spec().method == Method::Frozen
+            && let Some(features) = self.known(&part.train)?
+        {
+            let labels = part.train.iter().map(label).collect();
+            return Ok(Examples::Features { features, labels });
+        }
+        let example = |index: &usize| ClassExample {
+            tokens: self.tokens[*index].clone(),
+            label: label(index),
+        };
+        Ok(Examples::Classes(part.train.iter().map(example).collect()))
+    }
+
+    /// The adapter that a training starts from; wrong targets and layers are found here.
+    fn start(&self, seed: u64) -> Result<Adapter, TuneError> {
+        let depth = self.backbone.network.depth();
+        if let plan::MethodPlan::Layers(frozen) = self.plan.method
+            && frozen > depth
+        {
+            let what = format!("{frozen} layers cannot be frozen: the model has {depth}");
+            return Err(TuneError::setting(what, "name fewer with --freeze-layers"));
+        }
+        self.adapter(self.plan.method.on(&self.backbone), seed)
+            .map_err(|error| TuneError::model(&self.plan.model, error))
+    }
+
+    fn adapter(&self, method: Method, seed: u64) -> Result<Adapter, ModelError> {
+        let head = Some(self.plan.head(self.data.labels.clone()));
+        let seed = Seed::new(seed).child("tuning").child("adapter");
+        Adapter::initial(AdapterSpec { method, head }, &self.backbone, seed)
+    }
+
+    fn run(
+        &self,
+        part: &Part,
+        folder: &Path,
+        hear: &mut impl FnMut(&Progress),
+    ) -> Result<PartReport, TuneError> {
+        let watch = Stopwatch::start();
+        let mut stages = Vec::new();
+        let mut adapter = self.start(part.seed)?;
+        if let Some(probe) = &self.plan.probe {
+            let frozen = self.adapter(Method::Frozen, part.seed).map_err(TuneError::Training)?;
+            let (frozen, stage) = self.stage("head", probe, frozen, part, hear)?;
+            stages.push(stage);
+            adapter = adapter.with_head_of(&frozen, &self.backbone).map_err(TuneError::Training)?;
+        }
+        let name = self.plan.method.name();
+        let (adapter, stage) = self.stage(name, &self.plan.training, adapter, part, hear)?;
+        stages.push(stage);
+        let said = self.said(&adapter, part)?;
+        let truth: Vec<usize> = part.test.iter().map(|&i| self.data.examples[i].label).collect();
+        let scores = ClassScores::of(&truth, &said, self.data.labels.len());
+        let (accuracy, macro_f1) = (scores.accuracy, scores.macro_f1);
+        hear(&Progress::Scored { part: part.name.clone(), accuracy, macro_f1 });
+        adapter.save(folder).map_err(|error| TuneError::Output {
+            path: folder.into(),
+            reason: error.to_string(),
+        })?;
+        write(&folder.join("predictions.csv"), &self.predictions(&truth, &said)?)?;
+        Ok(PartReport::new(part, &self.data.labels, &scores, stages, watch.seconds()))
+    }
+
+    /// Trains an adapter with one set of numbers.
+    fn stage(
+        &self,
+        name: &'static str,
+        stage: &Stage,
+        from: Adapter,
+        part: &Part,
+        hear: &mut impl FnMut(&Progress),
+    ) -> Result<(Adapter, StageReport), TuneError> {
+        let watch = Stopwatch::start();
+        let examples = self.examples(&from, part)?;
+        let (count, steps) = (examples.len(), stage.steps(examples.len()));
+        hear(&Progress::Began { part: part.name.clone(), stage: name, examples: count, steps });
+        let all: usize = part.train.iter().map(|&index| self.tokens[index].len()).sum();
+        // A frozen network has read every text before.
+        let tokens = match from.spec().method {
+            Method::Frozen => 0,
+            _ => all * steps * stage.batch.min(count) / count,
+        };
+        let trained = from.trainable();
+        let spec = JobSpec {
+            lesson: Lesson::Supervised(examples),
+            steps,
+            batch: stage.batch,
+            learning_rate: stage.learning_rate,
+            settings: Settings {
+                optimizer: stage.optimizer(),
+                micro_batch_tokens: MICRO_BATCH_TOKENS,
+                ..Settings::default()
+            },
+            seed: Seed::new(part.seed).child("tuning").child(name),
+        };
+        let backbone = Arc::clone(&self.backbone);
+        let mut job = Job::new(backbone, Arc::new(from), spec).map_err(TuneError::Training)?;
+        let stepping = Stopwatch::start();
+        let mut losses = Vec::with_capacity(steps);
+        while !job.is_done() {
+            let taken = job.step().map_err(TuneError::Training)?;
+            losses.push(taken.loss);
+            let seconds = stepping.seconds();
+            let left = seconds / taken.step as f64 * (steps - taken.step) as f64;
+            let (step, loss) = (taken.step, taken.loss);
+            hear(&Progress::Stepped { step, steps, loss, seconds, left });
+        }
+        let adapter = job.finish().map_err(TuneError::Training)?;
+        let report = StageReport::new(name, stage, trained, &losses, tokens, watch.seconds());
+        Ok((adapter, report))
+    }
+
+    fn predictions(&self, truth: &[usize], said: &[usize]) -> Result<String, TuneError> {
+        let fail = |reason: String| TuneError::Output { path: "predictions.csv".into(), reason };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["label", "predicted"]).map_err(|e| fail(e.to_string()))?;
+        for (&right, &answer) in truth.iter().zip(said) {
+            let row = [&self.data.labels[right], &self.data.labels[answer]];
+            writer.write_record(row).map_err(|e| fail(e.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn create(folder: &Path) -> Result<(), TuneError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| TuneError::Output { path: folder.into(), reason: e.to_string() })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TuneError> {
+    std::fs::write(path, text)
+        .map_err(|e| TuneError::Output { path: path.into(), reason: e.to_string() })
+}
