@@ -56,7 +56,9 @@ struct Request {
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [command, model, request, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: peer logits|gradients|train MODEL REQUEST.json [OUT.safetensors]".into());
+        return Err(
+            "usage: peer logits|gradients|train MODEL REQUEST.json [OUT.safetensors]".into()
+        );
     };
     let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;
     let backbone = Arc::new(probe::load(Path::new(model), &Device::Cpu)?);
@@ -190,6 +192,7 @@ fn train(backbone: Arc<Backbone>, adapter: Option<Adapter>, request: Request) ->
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
+    let kilobytes =
+        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
     kilobytes.unwrap_or(0_u64) * 1024
 }

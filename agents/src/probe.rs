@@ -66,9 +66,9 @@ pub fn gradients(
         Loss::NextTokens => next_tokens(backbone, &live, hidden, &tokens, rows),
         Loss::Weighted(weights) => weighted(hidden, &tokens, weights),
         Loss::Classes(labels) => {
-            let head = live.head().ok_or_else(|| {
-                ModelError::Examples("the adapter has no classifier".to_owned())
-            })?;
+            let head = live
+                .head()
+                .ok_or_else(|| ModelError::Examples("the adapter has no classifier".to_owned()))?;
             let logits = head.logits(&pooled(network, hidden, &tokens, head.pooling)?)?;
             let labels = Tensor::new(labels, hidden.device())?;
             Ok(negative_log_likelihood(&logits, &labels)?.mean_all()?)

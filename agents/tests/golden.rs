@@ -74,7 +74,13 @@ impl Complaints {
     }
 }
 
-fn forward(complaints: &mut Complaints, what: &str, backbone: &Backbone, adapter: Option<&Adapter>, expected: &Named) {
+fn forward(
+    complaints: &mut Complaints,
+    what: &str,
+    backbone: &Backbone,
+    adapter: Option<&Adapter>,
+    expected: &Named,
+) {
     let network = &backbone.network;
     let rows = rows(expected);
     let owners = [Rows { adapter, count: rows.len() }];
@@ -103,7 +109,13 @@ fn forward(complaints: &mut Complaints, what: &str, backbone: &Backbone, adapter
     }
 }
 
-fn gradients(complaints: &mut Complaints, what: &str, backbone: &Backbone, adapter: &Adapter, expected: &Named) {
+fn gradients(
+    complaints: &mut Complaints,
+    what: &str,
+    backbone: &Backbone,
+    adapter: &Adapter,
+    expected: &Named,
+) {
     let labels: Vec<u32> = match expected.get("labels") {
         Some(labels) => labels.to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         None => Vec::new(),

@@ -34,9 +34,8 @@ impl Gradients {
 
     /// The gradients of tracked parameters out of a backward pass, without its loss.
     pub(crate) fn collect(store: &GradStore, tracked: &BTreeMap<String, Tensor>) -> Self {
-        let own = |(name, tensor): (&String, &Tensor)| {
-            Some((name.clone(), store.get(tensor)?.detach()))
-        };
+        let own =
+            |(name, tensor): (&String, &Tensor)| Some((name.clone(), store.get(tensor)?.detach()));
         Self { loss: 0.0, tensors: tracked.iter().filter_map(own).collect() }
     }
 
@@ -138,5 +137,4 @@ mod tests {
         assert!((loss(cut.0) / loss(whole.0) - 1.0).abs() < 1e-6);
         assert!(cut.1.iter().zip(&whole.1).all(|(a, b)| (a / b - 1.0).abs() < 1e-5));
     }
-
 }

@@ -254,28 +254,29 @@ impl Job {
                 // Masks belong to the first item of a part: parts are the same on any number of threads.
                 let seed = part.first().map(|item| dropout.index(item.place as u64));
                 let way = Way {
-                backbone: &self.backbone,
-                adapter: &adapter,
-                tracked,
-                weight: work.weight,
-                dropout: seed,
-                recompute: self.settings.recompute,
-            };
-            match &self.objective {
-                Objective::Supervised(lesson) => {
-                    let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
-                    lesson.gradients(&batch, &way)
+                    backbone: &self.backbone,
+                    adapter: &adapter,
+                    tracked,
+                    weight: work.weight,
+                    dropout: seed,
+                    recompute: self.settings.recompute,
+                };
+                match &self.objective {
+                    Objective::Supervised(lesson) => {
+                        let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
+                        lesson.gradients(&batch, &way)
+                    }
+                    Objective::Grpo(_) => {
+                        let chosen: Vec<_> = part
+                            .iter()
+                            .map(|item| &work.replies[item.index])
+                            .map(|(example, advantage)| (example, *advantage))
+                            .collect();
+                        way.gradients(replies(&self.backbone, &adapter, &chosen)?)
+                    }
                 }
-                Objective::Grpo(_) => {
-                    let chosen: Vec<_> = part
-                        .iter()
-                        .map(|item| &work.replies[item.index])
-                        .map(|(example, advantage)| (example, *advantage))
-                        .collect();
-                    way.gradients(replies(&self.backbone, &adapter, &chosen)?)
-                }
-            }
-        })
+            },
+        )
     }
 
     /// The next generation, with the weights as they are now.

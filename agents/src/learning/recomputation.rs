@@ -39,8 +39,7 @@ pub fn backward(
     loss: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Gradients> {
     let network = &below.backbone.network;
-    let owners =
-        [Rows { adapter: Some(below.adapter), count: below.tokens.spans().len() }];
+    let owners = [Rows { adapter: Some(below.adapter), count: below.tokens.spans().len() }];
     let pass = || Pass { dropout: below.dropout, ..Pass::of(&owners) };
     if !recompute {
         let hidden = network.hidden(below.tokens, pass())?;

@@ -156,7 +156,10 @@ impl Supervised {
                     batch_features(way.backbone, way.adapter, &rows, way.dropout)?
                 }
             };
-            return Gradients::of(&(class_loss(head, &features, examples, batch)? / way.weight)?, way.tracked);
+            return Gradients::of(
+                &(class_loss(head, &features, examples, batch)? / way.weight)?,
+                way.tracked,
+            );
         }
         let ready = match &self.examples {
             Examples::Texts(examples) => {
