@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod checkpoint;
 pub mod config;
 mod differentiable;
+pub mod gguf;
 pub mod hooks;
 pub mod kv_cache;
 pub mod names;
@@ -26,6 +27,7 @@ pub use self::architecture::Architecture;
 use self::checkpoint::Checkpoint;
 pub use self::config::DecoderConfig;
 pub(crate) use self::differentiable::{activate, matmul, negative_log_likelihood};
+use self::gguf::Gguf;
 pub use self::kv_cache::KvCache;
 pub use self::network::{Network, Pass};
 pub use self::rows::{Rows, Tokens};
@@ -48,24 +50,30 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Loads a Hugging Face directory (`config.json`, safetensors, `tokenizer.json`), computing in f32.
+    /// Loads a Hugging Face directory (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file,
+    /// computing in f32.
     ///
     /// # Errors
     /// When a file is missing or malformed, the architecture is not ours, or the parts do not fit.
-    pub fn load(directory: &Path, device: &Device) -> Result<Self> {
-        Self::load_as(directory, DType::F32, device)
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(path, DType::F32, device)
     }
 
-    /// Loads a Hugging Face directory, computing in `dtype`.
+    /// Loads a Hugging Face directory or a `.gguf` file, computing in `dtype`. Matrices of a file that are
+    /// quantised stay so in f32 and are expanded in any other type.
     ///
     /// # Errors
     /// As [`Backbone::load`].
-    pub fn load_as(directory: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        let tokenizer = Tokenizer::from_file(&directory.join("tokenizer.json"))?;
-        Self::load_with(directory, tokenizer, dtype, device)
+    pub fn load_as(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        if Gguf::is(path) {
+            let file = Gguf::open(path)?;
+            return Self::read_gguf(&file, path, file.tokenizer()?, dtype, device);
+        }
+        let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
+        Self::load_with(path, tokenizer, dtype, device)
     }
 
-    /// Loads a Hugging Face directory with a tokenizer from elsewhere.
+    /// Loads a Hugging Face directory or a `.gguf` file with a tokenizer from elsewhere.
     ///
     /// # Errors
     /// As [`Backbone::load`].
@@ -75,6 +83,9 @@ impl Backbone {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        if Gguf::is(directory) {
+            return Self::read_gguf(&Gguf::open(directory)?, directory, tokenizer, dtype, device);
+        }
         let config_path = directory.join("config.json");
         let json = String::from_utf8_lossy(&read_file(&config_path)?).into_owned();
         let architecture = Architecture::from_json(&json, &config_path)?;
@@ -94,20 +105,46 @@ impl Backbone {
         device: &Device,
     ) -> Result<Self> {
         let family = architecture.family;
-        let stored = |name: &str| -> Option<String> {
-            spellings(family, name).into_iter().find(|name| checkpoint.shape(name).is_some())
+        let read = |name: &str, shape: &[usize]| {
+            let stored = spellings(family, name);
+            let Some(stored) = stored.iter().find(|name| checkpoint.shape(name).is_some()) else {
+                return Ok(None);
+            };
+            checkpoint.read(stored, shape, dtype, device).map(|tensor| Some(Weight::Dense(tensor)))
         };
+        Self::gather(architecture, &read, tokenizer)
+    }
+
+    fn read_gguf(
+        file: &Gguf,
+        path: &Path,
+        tokenizer: Tokenizer,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let architecture = Architecture::from_json(&file.config()?.to_string(), path)?;
+        let read = |name: &str, shape: &[usize]| {
+            file.has(name).then(|| file.read(name, shape, dtype, device)).transpose()
+        };
+        Self::gather(architecture, &read, tokenizer)
+    }
+
+    /// Reads every weight of an architecture from wherever they are; `read` gives none for one that is
+    /// not there.
+    fn gather(
+        architecture: Architecture,
+        read: &dyn Fn(&str, &[usize]) -> Result<Option<Weight>>,
+        tokenizer: Tokenizer,
+    ) -> Result<Self> {
         let mut weights = BTreeMap::new();
         for (name, shape) in architecture.weights() {
-            let found =
-                stored(&name).ok_or_else(|| ModelError::MissingWeight { name: name.clone() })?;
-            let tensor = checkpoint.read(&found, &shape, dtype, device)?;
-            weights.insert(name, Weight::Dense(tensor));
+            let missing = || ModelError::MissingWeight { name: name.clone() };
+            let weight = read(&name, &shape)?.ok_or_else(missing)?;
+            weights.insert(name, weight);
         }
         for (name, shape) in architecture.optional_weights() {
-            if let Some(found) = stored(&name) {
-                let tensor = checkpoint.read(&found, &shape, dtype, device)?;
-                weights.insert(name, Weight::Dense(tensor));
+            if let Some(weight) = read(&name, &shape)? {
+                weights.insert(name, weight);
             }
         }
         Self::assemble(architecture, weights, tokenizer)

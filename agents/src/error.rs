@@ -24,6 +24,15 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Weights are there only as a pickle.
+    #[error(
+        "{path} is a pickle file, which can run code when it is read; convert it to safetensors where you \
+         trust it: load it with transformers and call save_pretrained(folder, safe_serialization=True)"
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     // ---- weights ----
     /// A weight is missing from a checkpoint.
     #[error("weight `{name}` is missing")]

@@ -1,61 +1,128 @@
-//! Weights on disk: safetensors files, checked against the configuration before they are used.
+//! Weights on disk: safetensors files, one or in shards, checked before anything is allocated for them.
 //!
-//! Files are copied into memory, never mapped: a mapped file that changes underneath would be undefined
-//! behaviour. Pickle files are not read at all.
+//! Only headers are read when a checkpoint is opened; each tensor is copied when it is asked for. Files
+//! are never mapped: a mapped file that changes underneath would be undefined behaviour. Pickle files are
+//! not read at all, for reading one runs the code in it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod contents;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
 
+pub(crate) use self::contents::Contents;
 use crate::error::{ModelError, Result};
 
-/// Ends of the names of what transformers saves beside the weights: whole numbers that count positions.
-const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Largest header or index that is read, in bytes; the limit of the safetensors crate.
+const LARGEST_HEADER: u64 = 100_000_000;
+/// Largest file that is read as a whole, in bytes.
+const LARGEST_WHOLE: u64 = 16 << 30;
+/// What PyTorch calls its pickle files.
+const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    tensors: BTreeMap<String, Tensor>,
+    files: Vec<Contents>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Debug)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    length: usize,
+}
+
+/// `model.safetensors.index.json`: which shard holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors` in a directory.
+    /// Opens `model.safetensors` in a directory, or the shards that `model.safetensors.index.json` lists.
     ///
     /// # Errors
-    /// When the file is missing or malformed.
+    /// When a file is missing or malformed, or there are only pickle files.
     pub fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join("model.safetensors");
-        let bytes = std::fs::read(&path)
-            .map_err(|source| ModelError::File { path: path.clone(), source })?;
-        Self::from_bytes(&bytes, &path)
+        let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
+        if index.exists() && !single.exists() {
+            return Self::sharded(directory, &index);
+        }
+        if !single.exists()
+            && let Some(path) = pickle(directory)
+        {
+            return Err(ModelError::Pickle { path });
+        }
+        Self::single(Contents::open(&single)?)
     }
 
     /// Opens a checkpoint that is in memory.
     ///
     /// # Errors
     /// When it is malformed.
-    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
-        let file = parse(bytes, path)?;
-        let tensors = file
-            .iter()
-            .filter(|(name, _)| !BUFFERS.iter().any(|buffer| name.ends_with(buffer)))
-            .map(|(name, view)| Ok((name.to_owned(), load(&view, name, path, &Device::Cpu)?)))
-            .collect::<Result<_>>()?;
-        Ok(Self { tensors })
+    pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>, path: &Path) -> Result<Self> {
+        Self::single(Contents::memory(bytes.into(), path))
+    }
+
+    fn single(contents: Contents) -> Result<Self> {
+        let tensors = header(&contents, 0)?;
+        Ok(Self { files: vec![contents], tensors })
+    }
+
+    fn sharded(directory: &Path, path: &Path) -> Result<Self> {
+        let malformed =
+            |reason| ModelError::Malformed { path: path.into(), what: "index of shards", reason };
+        let file = Contents::open(path)?;
+        let index: Index = serde_json::from_slice(&file.whole(LARGEST_HEADER)?)
+            .map_err(|e| malformed(e.to_string()))?;
+        let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        let mut files = Vec::new();
+        let mut tensors = BTreeMap::new();
+        for shard in shards {
+            if !is_plain(shard) {
+                let reason = format!("shard {shard:?} is not the plain name of a safetensors file");
+                return Err(malformed(reason));
+            }
+            let contents = Contents::open(&directory.join(shard))?;
+            let mut held = header(&contents, files.len())?;
+            for (name, _) in index.weight_map.iter().filter(|(_, of)| *of == shard) {
+                let entry = held.remove(name).ok_or_else(|| {
+                    malformed(format!("weight `{name}` is not in {shard}, where it should be"))
+                })?;
+                tensors.insert(name.clone(), entry);
+            }
+            files.push(contents);
+        }
+        Ok(Self { files, tensors })
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     /// The shape of a tensor.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(Tensor::dims)
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
     /// Reads one tensor.
     ///
     /// # Errors
-    /// When it is missing or misshapen.
+    /// When it is missing, misshapen, of a type that is no weight's, or not finite.
     pub fn read(
         &self,
         name: &str,
@@ -63,71 +130,100 @@ impl Checkpoint {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| ModelError::MissingWeight { name: name.to_owned() })?;
-        if tensor.dims() != expected {
+        let missing = || ModelError::MissingWeight { name: name.to_owned() };
+        let entry = self.tensors.get(name).ok_or_else(missing)?;
+        if entry.shape != expected {
             return Err(ModelError::WeightShape {
                 name: name.to_owned(),
                 expected: expected.to_vec(),
-                found: tensor.dims().to_vec(),
+                found: entry.shape.clone(),
             });
         }
-        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+        let contents = self.files.get(entry.file).ok_or_else(missing)?;
+        let stored = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => {
+                let reason = format!("`{name}` is stored as {other:?}; f32, f16, bf16 are read");
+                return Err(contents.malformed("checkpoint", reason));
+            }
+        };
+        let bytes = contents.read(entry.start, entry.length)?;
+        let tensor = Tensor::from_raw_buffer(&bytes, stored, expected, &Device::Cpu)?;
+        drop(bytes);
+        let tensor = tensor.to_dtype(dtype)?;
+        check_finite(&tensor, name)?;
+        Ok(tensor.to_device(device)?)
     }
+}
+
+/// Refuses a tensor that holds NaN or infinity: times zero, neither is zero.
+pub(crate) fn check_finite(tensor: &Tensor, name: &str) -> Result<()> {
+    let zero = (tensor * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    if zero.is_nan() {
+        return Err(ModelError::WeightNotFinite { name: name.to_owned() });
+    }
+    Ok(())
+}
+
+/// Reads and checks the header of a safetensors file, `file` being its place in the checkpoint.
+fn header(contents: &Contents, file: usize) -> Result<BTreeMap<String, Entry>> {
+    let malformed = |reason: String| contents.malformed("safetensors file", reason);
+    let Some(rest) = contents.length().checked_sub(8) else {
+        return Err(malformed("it is shorter than the length of its header".to_owned()));
+    };
+    let prefix: [u8; 8] = contents.read(0, 8)?.as_ref().try_into().unwrap_or_default();
+    let length = u64::from_le_bytes(prefix);
+    if length > rest || length > LARGEST_HEADER {
+        return Err(malformed(format!("a header of {length} bytes in a file of {}", rest + 8)));
+    }
+    let metadata: Metadata = serde_json::from_slice(&contents.read(8, length as usize)?)
+        .map_err(|e| malformed(e.to_string()))?;
+    // The crate has checked that tensors follow each other without gap and are as long as their shapes.
+    if metadata.data_len() as u64 != rest - length {
+        let (declared, found) = (metadata.data_len(), rest - length);
+        return Err(malformed(format!("its header describes {declared} bytes, it has {found}")));
+    }
+    let entry = |info: &safetensors::tensor::TensorInfo| Entry {
+        file,
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        start: 8 + length + info.data_offsets.0 as u64,
+        length: info.data_offsets.1 - info.data_offsets.0,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
+}
+
+/// Whether a shard's name stays in its directory.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let normal = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
+    normal && parts.next().is_none() && !name.contains('\\') && name.ends_with(".safetensors")
+}
+
+/// The first pickle file of a directory.
+fn pickle(directory: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
+    files
+        .filter(|path| {
+            path.extension().is_some_and(|kind| PICKLES.iter().any(|pickle| kind == *pickle))
+        })
+        .min()
 }
 
 /// Reads every tensor of a safetensors file, as f32.
 ///
 /// # Errors
-/// When the file is malformed or holds values that are not finite.
+/// When the file is malformed, absurdly large, or holds values that are not finite.
 pub fn read_all(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let bytes =
-        std::fs::read(path).map_err(|source| ModelError::File { path: path.into(), source })?;
-    let file = parse(&bytes, path)?;
-    file.iter()
-        .map(|(name, view)| Ok((name.to_owned(), load(&view, name, path, device)?)))
+    let contents = Contents::open(path)?;
+    contents.refuse_larger(LARGEST_WHOLE)?;
+    let file = Checkpoint::single(contents)?;
+    file.tensors
+        .iter()
+        .map(|(name, entry)| Ok((name.clone(), file.read(name, &entry.shape, DType::F32, device)?)))
         .collect()
-}
-
-fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes).map_err(|e| ModelError::Malformed {
-        path: path.into(),
-        what: "safetensors file",
-        reason: e.to_string(),
-    })
-}
-
-fn load(
-    view: &safetensors::tensor::TensorView<'_>,
-    name: &str,
-    path: &Path,
-    device: &Device,
-) -> Result<Tensor> {
-    use safetensors::Dtype;
-    let dtype = match view.dtype() {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        other => {
-            return Err(ModelError::Malformed {
-                path: path.into(),
-                what: "checkpoint",
-                reason: format!(
-                    "weight `{name}` is stored as {other:?}; f32, f16 and bf16 are read"
-                ),
-            });
-        }
-    };
-    let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?
-        .to_dtype(DType::F32)?;
-    // The sum of magnitudes is finite exactly when every value is (weights are far from overflow).
-    let magnitude = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-    if !magnitude.is_finite() {
-        return Err(ModelError::WeightNotFinite { name: name.to_owned() });
-    }
-    Ok(tensor.to_device(device)?)
 }
 
 /// Writes named tensors as a safetensors file, in the given type.
@@ -145,3 +241,6 @@ pub fn write(tensors: &BTreeMap<String, Tensor>, dtype: DType, path: &Path) -> R
     let bytes = safetensors::serialize(stored, None).map_err(candle_core::Error::from)?;
     std::fs::write(path, bytes).map_err(|source| ModelError::File { path: path.into(), source })
 }
+
+#[cfg(test)]
+mod tests;

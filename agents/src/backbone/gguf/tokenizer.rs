@@ -1,0 +1,170 @@
+//! The tokenizer of a GGUF file, written down as a `tokenizer.json` would be and read as one.
+//!
+//! Two kinds exist in the files that are read: byte-level BPE (`gpt2`) with its merges, and SentencePiece
+//! BPE (`llama`) whose merges follow from the scores of its pieces. Both with the normaliser and the splits
+//! that their names stand for; a name that is not known here is refused, for other splits would be wrong
+//! without anybody noticing.
+
+use std::collections::HashMap;
+
+use candle_core::quantized::gguf_file::Value as Entry;
+use serde_json::{Map, Value, json};
+
+use super::Gguf;
+use crate::error::{ModelError, Result};
+use crate::tokenizer::Tokenizer;
+
+/// Longest piece of a SentencePiece vocabulary, in bytes.
+const LONGEST_PIECE: usize = 512;
+const WORDS: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+";
+const REST: &str = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SHORT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+
+impl Gguf {
+    /// The vocabulary.
+    ///
+    /// # Errors
+    /// When it is missing, malformed, or of a kind that is not known.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokens = self.texts("tokens")?;
+        let kinds: Vec<i64> = self
+            .array("token_type")
+            .unwrap_or_default()
+            .iter()
+            .map(|kind| match kind {
+                Entry::I32(kind) => i64::from(*kind),
+                Entry::U32(kind) => i64::from(*kind),
+                _ => 1,
+            })
+            .collect();
+        let kind = |token: usize| kinds.get(token).copied().unwrap_or(1);
+        let mut json = match self.text("tokenizer.ggml.model") {
+            Some("gpt2") => self.byte_level()?,
+            Some("llama") => self.sentence_piece(&tokens, &kind)?,
+            other => return Err(unknown("kind", other.unwrap_or("none"))),
+        };
+        let vocabulary: Map<String, Value> =
+            tokens.iter().enumerate().map(|(id, text)| ((*text).to_owned(), json!(id))).collect();
+        json["model"]["vocab"] = Value::Object(vocabulary);
+        // Unknown and control tokens are special; the user's own are only never split.
+        let added = tokens.iter().enumerate().filter(|(id, _)| (2..=4).contains(&kind(*id))).map(
+            |(id, text)| {
+                json!({
+                    "id": id, "content": text, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": kind(id) != 4,
+                })
+            },
+        );
+        json["added_tokens"] = added.collect();
+        Tokenizer::from_bytes(json.to_string().as_bytes())
+    }
+
+    fn byte_level(&self) -> Result<Value> {
+        let merges = self.texts("merges")?;
+        let merges: Vec<(&str, &str)> =
+            merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
+        let bytes = |regex: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": regex})
+        };
+        let sequence = |first: Value, regex: bool| json!({"type": "Sequence", "pretokenizers": [first, bytes(regex)]});
+        let split = |digits: &str| {
+            let regex = format!("{SHORT}|{WORDS}|{digits}|{REST}");
+            let split = json!({"type": "Split", "pattern": {"Regex": regex},
+                "behavior": "Isolated", "invert": false});
+            sequence(split, false)
+        };
+        let pre = self.text("tokenizer.ggml.pre").unwrap_or("default");
+        let splits = match pre {
+            "default" | "gpt-2" => bytes(true),
+            "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" => split(r"\p{N}{1,3}"),
+            "qwen2" => split(r"\p{N}"),
+            "smollm" => sequence(json!({"type": "Digits", "individual_digits": true}), true),
+            other => return Err(unknown("splits", other)),
+        };
+        let whole = matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
+        Ok(json!({
+            "version": "1.0",
+            "normalizer": (pre == "qwen2").then(|| json!({"type": "NFC"})),
+            "pre_tokenizer": splits,
+            "decoder": bytes(true),
+            "model": {"type": "BPE", "ignore_merges": whole, "merges": merges},
+        }))
+    }
+
+    fn sentence_piece(&self, tokens: &[&str], kind: &dyn Fn(usize) -> i64) -> Result<Value> {
+        let scores: Vec<f32> = self
+            .array("scores")
+            .unwrap_or_default()
+            .iter()
+            .map(|score| score.to_f32().unwrap_or(0.0))
+            .collect();
+        let prefix = match self.content.metadata.get("tokenizer.ggml.add_space_prefix") {
+            Some(Entry::Bool(prefix)) => *prefix,
+            _ => true,
+        };
+        let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+        let unspace = json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
+        let (mut before, mut after) =
+            (vec![space], vec![unspace, json!({"type": "ByteFallback"}), json!({"type": "Fuse"})]);
+        if prefix {
+            before.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
+            after.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        let unknown = (0..tokens.len()).find(|&id| kind(id) == 2).map(|id| tokens[id]);
+        Ok(json!({
+            "version": "1.0",
+            "normalizer": {"type": "Sequence", "normalizers": before},
+            "decoder": {"type": "Sequence", "decoders": after},
+            "model": {"type": "BPE", "unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
+                "merges": merges(tokens, &scores, kind)?},
+        }))
+    }
+
+    fn array(&self, key: &str) -> Option<&[Entry]> {
+        match self.content.metadata.get(&format!("tokenizer.ggml.{key}")) {
+            Some(Entry::Array(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    fn texts(&self, key: &str) -> Result<Vec<&str>> {
+        let missing = || ModelError::Tokenizer(format!("the GGUF file has no {key}"));
+        let texts = self.array(key).ok_or_else(missing)?.iter().map(|value| match value {
+            Entry::String(text) => Ok(text.as_str()),
+            _ => Err(missing()),
+        });
+        texts.collect()
+    }
+}
+
+/// Every way to make a piece of two, best pieces first; equally good ones in the order of their parts.
+fn merges<'a>(
+    tokens: &[&'a str],
+    scores: &[f32],
+    kind: &dyn Fn(usize) -> i64,
+) -> Result<Vec<(&'a str, &'a str)>> {
+    let pieces = || tokens.iter().enumerate().filter(|(id, _)| kind(*id) == 1);
+    let ids: HashMap<&str, usize> = pieces().map(|(id, text)| (*text, id)).collect();
+    let mut found = Vec::new();
+    for (id, text) in pieces() {
+        if text.len() > LONGEST_PIECE {
+            let reason = format!("a piece of {} bytes; {LONGEST_PIECE} are read", text.len());
+            return Err(ModelError::Tokenizer(reason));
+        }
+        let first = found.len();
+        for (at, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(at);
+            if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
+                found.push((scores.get(id).copied().unwrap_or(0.0), l, r, left, right));
+            }
+        }
+        found[first..].sort_by_key(|&(_, l, r, _, _)| (l, r));
+    }
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    Ok(found.into_iter().map(|(_, _, _, left, right)| (left, right)).collect())
+}
+
+fn unknown(what: &str, found: &str) -> ModelError {
+    ModelError::Tokenizer(format!("the GGUF file has {what} {found:?}, which are not known"))
+}
