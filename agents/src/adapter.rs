@@ -4,10 +4,12 @@
 //! perhaps a head that classifies. A generation is never changed after it was published: training builds
 //! the next one. Names and files follow PEFT where PEFT has a name.
 
+pub mod combine;
 pub mod file;
 pub mod head;
 pub mod ia3;
 pub mod lora;
+pub mod merge;
 pub mod own;
 pub mod peft;
 pub mod pissa;

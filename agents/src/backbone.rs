@@ -190,6 +190,12 @@ impl Backbone {
     pub fn weight(&self, name: &str) -> Result<Weight> {
         find(&self.weights, name)
     }
+
+    /// All weights by their canonical names.
+    #[must_use]
+    pub fn weights(&self) -> &BTreeMap<String, Weight> {
+        &self.weights
+    }
 }
 
 fn find(weights: &BTreeMap<String, Weight>, name: &str) -> Result<Weight> {

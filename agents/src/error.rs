@@ -97,6 +97,14 @@ pub enum ModelError {
         /// The tensor's name.
         name: String,
     },
+    /// Adapters or an adapter and a backbone that cannot be made one.
+    #[error("cannot {doing}: {reason}")]
+    Incompatible {
+        /// What was asked for.
+        doing: &'static str,
+        /// What stands against it.
+        reason: String,
+    },
     // ---- use ----
     /// A text has more tokens than the model can read.
     #[error("{found} tokens are more than the context of {limit}")]

@@ -85,7 +85,7 @@ impl Adapter {
     }
 
     /// Assembles tensors that came from outside: exactly those of the kind, each of its shape.
-    fn checked(
+    pub(super) fn checked(
         spec: AdapterSpec,
         generation: Generation,
         tensors: BTreeMap<String, Tensor>,
