@@ -39,6 +39,9 @@ use crate::tokenizer::Tokenizer;
 /// The largest configuration or tokenizer that is read into memory.
 const LARGEST_FILE: u64 = 256 << 20;
 
+/// Where weights come from by name and expected shape; none where there is no such weight.
+type Reader<'a> = dyn Fn(&str, &[usize]) -> Result<Option<Weight>> + 'a;
+
 /// A pretrained network with its tokenizer.
 #[derive(Debug)]
 pub struct Backbone {
@@ -131,11 +134,7 @@ impl Backbone {
 
     /// Reads every weight of an architecture from wherever they are; `read` gives none for one that is
     /// not there.
-    fn gather(
-        architecture: Architecture,
-        read: &dyn Fn(&str, &[usize]) -> Result<Option<Weight>>,
-        tokenizer: Tokenizer,
-    ) -> Result<Self> {
+    fn gather(architecture: Architecture, read: &Reader<'_>, tokenizer: Tokenizer) -> Result<Self> {
         let mut weights = BTreeMap::new();
         for (name, shape) in architecture.weights() {
             let missing = || ModelError::MissingWeight { name: name.clone() };

@@ -23,11 +23,14 @@ pub struct TextExample {
     pub reply: Vec<u32>,
 }
 
+/// A summed loss as a function of the final hidden states `[rows, columns, hidden]`.
+pub(crate) type Loss<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
+
 /// A batch made ready: its tokens, and its summed loss as a function of the final hidden states
 /// `[rows, columns, hidden]`.
 pub(crate) struct Batch<'a> {
     pub(crate) tokens: Tokens,
-    pub(crate) loss: Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>,
+    pub(crate) loss: Box<Loss<'a>>,
 }
 
 /// How the gradients of a part of a step are computed.

@@ -97,7 +97,7 @@ fn layer_norm_gradient() {
 fn linear_with_bias_gradient() {
     let bias = random(&[5], "bias");
     check("bias", &[&[2, 3, 4], &[5, 4], &[5]], |x| {
-        Ok(linear(&x[0], &crate::backbone::Weight::Dense(x[1].clone()), Some(&x[2]))?)
+        linear(&x[0], &crate::backbone::Weight::Dense(x[1].clone()), Some(&x[2]))
     });
     check("frozen bias", &[&[2, 3, 4], &[5, 4]], |x| {
         linear(&x[0], &crate::backbone::Weight::Dense(x[1].clone()), Some(&bias))

@@ -3,6 +3,7 @@
 //! Computed once a pass; layers pick theirs by window and by rotary embedding.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -56,10 +57,9 @@ impl Places {
             .collect::<Result<_>>()?;
         let mut masks = BTreeMap::new();
         for layer in &architecture.layers {
-            // A window that reaches over everything is none.
-            if !masks.contains_key(&layer.window) {
+            if let Entry::Vacant(free) = masks.entry(layer.window) {
                 let rule = Rule { causal: architecture.family.is_decoder(), window: layer.window };
-                masks.insert(layer.window, rule.mask(tokens, spans, seen, dtype, device)?);
+                free.insert(rule.mask(tokens, spans, seen, dtype, device)?);
             }
         }
         Ok(Self { rotations, masks })

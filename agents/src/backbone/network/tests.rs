@@ -175,3 +175,37 @@ fn stories260k_gives_its_reference() {
     assert!(!found.is_empty() && expected.starts_with(found.trim_start()), "{found}");
     assert!(found.len() > 500, "{} characters", found.len());
 }
+
+#[test]
+fn minilm_gives_its_reference_embeddings() {
+    let Some(path) = shared_model("all-MiniLM-L6-v2") else { return };
+    let backbone = Backbone::load(&path, &Device::Cpu).unwrap();
+    let text = std::fs::read_to_string(path.join("reference.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let sentences = reference["sentences"].as_array().unwrap();
+    let ids = |sentence: &serde_json::Value| -> Vec<u32> {
+        serde_json::from_value(sentence["input_ids"].clone()).unwrap()
+    };
+    let rows: Vec<Vec<u32>> = sentences.iter().map(ids).collect();
+    let owners = [Rows { adapter: None, count: rows.len() }];
+    let tokens = Tokens::pack(&rows, &owners, &Device::Cpu).unwrap();
+    let hidden = backbone.network.hidden(&tokens, Pass::of(&owners)).unwrap();
+    let mean = crate::adapter::head::Pooling::Mean;
+    let pooled = crate::adapter::head::pooled(&backbone.network, &hidden, &tokens, mean).unwrap();
+    for (row, sentence) in sentences.iter().enumerate() {
+        let embedding = pooled.get(row).unwrap().to_vec1::<f32>().unwrap();
+        let length = embedding.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let first: Vec<f32> =
+            serde_json::from_value(sentence["normalized_first8"].clone()).unwrap();
+        for (found, expected) in embedding.iter().zip(first) {
+            assert!(
+                (found / length - expected).abs() < 1e-5,
+                "{row}: {} {expected}",
+                found / length
+            );
+        }
+        let text = sentence["text"].as_str().unwrap();
+        let encoded = backbone.tokenizer.encode_with_specials(text, 128).unwrap();
+        assert_eq!(encoded, rows[row], "no padding, and the tokenizer's own special tokens");
+    }
+}
