@@ -2,6 +2,8 @@
 //!
 //! That the adapters themselves are right is shown in `golden.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where an assumption breaks")]
+
 use std::path::{Path, PathBuf};
 
 use agents::adapter::combine::{Combination, combine};

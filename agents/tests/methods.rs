@@ -1,6 +1,8 @@
 //! Every method of adapting, on a decoder and on an encoder: the gradient audit passes, the loss falls,
 //! recomputing changes nothing, and what was learnt survives the disk.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where an assumption breaks")]
+
 use std::path::Path;
 use std::sync::Arc;
 
