@@ -1,6 +1,7 @@
 //! A checked tuning: after [`Plan::of`] nobody asks again whether a number makes sense.
 //!
-//! Where the recipe is silent, the method decides; the numbers were chosen on parts of training sets (LOG.md).
+//! Where the recipe is silent, the method decides. Its numbers are usual ones, not tuned: only the frozen head's
+//! weight decay followed runs on a part of a training set.
 //! Files and models are not touched here.
 
 use std::path::PathBuf;
