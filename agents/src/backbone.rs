@@ -24,6 +24,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::distr::Distribution;
 
 pub use self::architecture::Architecture;
+use self::block::find;
 use self::checkpoint::Checkpoint;
 pub use self::config::DecoderConfig;
 pub(crate) use self::differentiable::{activate, matmul, negative_log_likelihood};
@@ -195,11 +196,6 @@ impl Backbone {
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
     }
-}
-
-fn find(weights: &BTreeMap<String, Weight>, name: &str) -> Result<Weight> {
-    let missing = || ModelError::MissingWeight { name: name.to_owned() };
-    weights.get(name).cloned().ok_or_else(missing)
 }
 
 /// How checkpoints spell a canonical name: bare, under a task head, or with TensorFlow's norms.

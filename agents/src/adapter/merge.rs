@@ -6,25 +6,14 @@
 //! no part of a backbone and is not merged.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
 use super::update::Update;
 use super::{Adapter, Method};
 use crate::backbone::names::Module;
-use crate::backbone::{Architecture, Backbone, Weight, checkpoint};
+use crate::backbone::{Architecture, Backbone, Weight};
 use crate::error::{ModelError, Result};
-
-/// Files that go with a model besides its weights; only the first two are always there.
-const COMPANIONS: [&str; 5] = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
-const WEIGHTS: &str = "model.safetensors";
 
 /// A backbone whose weights contain the adapter's change: without the adapter it answers as `backbone` does
 /// with it, to rounding. Weights that stay the same are shared, not copied.
@@ -74,32 +63,6 @@ pub fn unmerge(adapter: &Adapter, merged: &Backbone) -> Result<Backbone> {
         change.on_map(merged, layer, module, &mut weights, Change::undo)?;
     }
     with(merged, weights)
-}
-
-/// Writes a merged backbone as a directory that transformers loads: weights in f32, and the configuration
-/// and tokenizer of the model in `source`, which it was made from.
-///
-/// # Errors
-/// When `directory` already holds a model, or a file cannot be read or written.
-pub fn save(merged: &Backbone, source: &Path, directory: &Path) -> Result<()> {
-    let path = directory.join(WEIGHTS);
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ModelError::File { path, source }
-    };
-    if path.exists() {
-        return Err(fail(&path)(std::io::ErrorKind::AlreadyExists.into()));
-    }
-    std::fs::create_dir_all(directory).map_err(fail(directory))?;
-    for (index, name) in COMPANIONS.into_iter().enumerate() {
-        let from = source.join(name);
-        if index < 2 || from.exists() {
-            std::fs::copy(&from, directory.join(name)).map_err(fail(&from))?;
-        }
-    }
-    let plain = |(name, weight): (&String, &Weight)| Ok((name.clone(), weight.dequantize()?));
-    let weights = merged.weights().iter().map(plain).collect::<Result<_>>()?;
-    checkpoint::write(&weights, DType::F32, &path)
 }
 
 fn refused(doing: &'static str, reason: &str) -> ModelError {

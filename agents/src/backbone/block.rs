@@ -21,8 +21,8 @@ pub(crate) fn named(tensors: &BTreeMap<String, Tensor>) -> impl Fn(&str) -> Resu
     |name| find(tensors, name).map(Weight::Dense)
 }
 
-/// The tensor of this name.
-pub(crate) fn find(tensors: &BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
+/// The tensor or weight of this name.
+pub(crate) fn find<T: Clone>(tensors: &BTreeMap<String, T>, name: &str) -> Result<T> {
     let missing = || ModelError::MissingWeight { name: name.to_owned() };
     tensors.get(name).cloned().ok_or_else(missing)
 }

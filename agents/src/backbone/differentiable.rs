@@ -9,16 +9,12 @@
 mod activation;
 mod attention;
 mod fused;
+mod graft;
 mod linear;
 mod loss;
 mod norm;
 mod rotary;
 mod scalar;
-
-use std::sync::Mutex;
-
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, Result, Shape, Storage, Tensor};
 
 pub(crate) use self::activation::{activate, gated};
 pub(crate) use self::attention::attention;
@@ -26,38 +22,6 @@ pub(crate) use self::linear::{linear, matmul};
 pub(crate) use self::loss::negative_log_likelihood;
 pub(crate) use self::norm::{layer_norm, rms_norm};
 pub(crate) use self::rotary::rotary;
-
-/// A value computed outside the tape, waiting to be grafted onto it.
-struct Value(Mutex<Option<Tensor>>);
-
-impl Value {
-    fn new(tensor: Tensor) -> Self {
-        Self(Mutex::new(Some(tensor)))
-    }
-
-    fn take(&self) -> Result<Tensor> {
-        let slot = self.0.lock().ok().and_then(|mut slot| slot.take());
-        slot.ok_or_else(|| candle_core::Error::Msg("a value was grafted twice".to_owned()))
-    }
-
-    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        let value = self.take()?;
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cpu(storage) => Ok((storage.try_clone(layout)?, value.shape().clone())),
-            _ => candle_core::bail!("expected a value on the CPU"),
-        }
-    }
-
-    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
-        let value = self.take()?;
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, value.shape().clone())),
-            _ => candle_core::bail!("expected a value on the CUDA device"),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

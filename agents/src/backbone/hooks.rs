@@ -56,10 +56,7 @@ impl Hooks for Writer {
         let place = stream.narrow(0, self.row, 1)?.narrow(1, self.column, 1)?;
         let vector = self.vector.reshape(place.shape())?.to_dtype(stream.dtype())?;
         let vector = if self.add { (place + vector)? } else { vector };
-        let row = stream.narrow(0, self.row, 1)?;
-        let row =
-            row.slice_assign(&[0..1, self.column..self.column + 1, 0..row.dim(2)?], &vector)?;
-        let ranges = [self.row..self.row + 1, 0..stream.dim(1)?, 0..stream.dim(2)?];
-        Ok(Some(stream.slice_assign(&ranges, &row)?))
+        let at = [self.row..self.row + 1, self.column..self.column + 1, 0..stream.dim(2)?];
+        Ok(Some(stream.slice_assign(&at, &vector)?))
     }
 }

@@ -190,12 +190,8 @@ impl Network {
         let Some(first) = self.architecture.first_position else { return Ok(x.clone()) };
         let (rows, width, hidden) = x.dims3()?;
         places::check(&self.architecture, seen + width - tokens.lead())?;
-        let at: Vec<u32> = tokens
-            .spans()
-            .iter()
-            .flat_map(|&span| (seen..seen + width).map(move |c| (span, c)))
-            .map(|(span, column)| (tokens.position(span, column) + first) as u32)
-            .collect();
+        let at: Vec<u32> =
+            tokens.positions(tokens.spans(), seen).map(|at| (at + first) as u32).collect();
         let at = Tensor::from_vec(at, (rows, width), x.device())?;
         let placed = by_group(&at, outer, |at, own| {
             let outer = own.unwrap_or(&self.outer);

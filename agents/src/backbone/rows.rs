@@ -122,6 +122,12 @@ impl Tokens {
         }
     }
 
+    /// Positions of all columns of rows that lie as `spans` say, after `seen` columns before them.
+    pub(crate) fn positions(&self, spans: &[Span], seen: usize) -> impl Iterator<Item = usize> {
+        let columns = seen..seen + self.width();
+        spans.iter().flat_map(move |&span| columns.clone().map(move |c| self.position(span, c)))
+    }
+
     /// Whether a column holds something that others may look at.
     pub(crate) fn is_visible(&self, span: Span, column: usize) -> bool {
         if column < self.lead {

@@ -1,17 +1,20 @@
 //! Nonlinearities, alone and as gates, with their backwards.
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::{Value, fused, scalar};
+use super::{fused, graft, scalar};
 use crate::backbone::architecture::Activation;
 
 /// `activation(x)`.
 pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let value = apply(&x.detach(), activation)?;
-    if !x.track_op() {
-        return Ok(value);
-    }
-    x.apply_op1(Activate { value: Value::new(value), activation })
+    graft::one("activate", value, x, move |[x], gradient| {
+        let to_x = match fused::zip(x, gradient, |x, g| g * scalar::slope(activation, x)) {
+            Some(to_x) => to_x?,
+            None => (gradient * slope(x, activation)?)?,
+        };
+        Ok([Some(to_x)])
+    })
 }
 
 /// `activation(gate) * up`, as in SwiGLU and GeGLU (Shazeer 2020, arXiv 2002.05202).
@@ -20,10 +23,19 @@ pub(crate) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Resul
         Some(value) => value?,
         None => (apply(&gate.detach(), activation)? * up.detach())?,
     };
-    if !gate.track_op() && !up.track_op() {
-        return Ok(value);
-    }
-    gate.apply_op2(up, Gated { value: Value::new(value), activation })
+    graft::two("gated", value, [gate, up], move |[gate, up], gradient| {
+        let both = |gate, up, g| {
+            (g * up * scalar::slope(activation, gate), g * scalar::value(activation, gate))
+        };
+        let (to_gate, to_up) = match fused::zip_to_two(gate, up, gradient, both) {
+            Some(both) => both?,
+            None => (
+                ((gradient * up)? * slope(gate, activation)?)?,
+                (gradient * apply(gate, activation)?)?,
+            ),
+        };
+        Ok([Some(to_gate), Some(to_up)])
+    })
 }
 
 fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -67,84 +79,5 @@ fn slope(x: &Tensor, activation: Activation) -> Result<Tensor> {
         }
         Activation::Relu => x.gt(0.0)?.to_dtype(x.dtype()),
         Activation::Tanh => x.tanh()?.sqr()?.affine(-1.0, 1.0),
-    }
-}
-
-struct Activate {
-    value: Value,
-    activation: Activation,
-}
-
-impl CustomOp1 for Activate {
-    fn name(&self) -> &'static str {
-        "activate"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.value.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.value.cuda()
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let activation = self.activation;
-        match fused::zip(x, gradient, |x, g| g * scalar::slope(activation, x)) {
-            Some(to_x) => to_x.map(Some),
-            None => (gradient * slope(x, activation)?).map(Some),
-        }
-    }
-}
-
-struct Gated {
-    value: Value,
-    activation: Activation,
-}
-
-impl CustomOp2 for Gated {
-    fn name(&self) -> &'static str {
-        "gated"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.value.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.value.cuda()
-    }
-
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let activation = self.activation;
-        let both = |gate, up, g| {
-            (g * up * scalar::slope(activation, gate), g * scalar::value(activation, gate))
-        };
-        let (to_gate, to_up) = match fused::zip_to_two(gate, up, gradient, both) {
-            Some(both) => both?,
-            None => (
-                ((gradient * up)? * slope(gate, activation)?)?,
-                (gradient * apply(gate, activation)?)?,
-            ),
-        };
-        Ok((Some(to_gate), Some(to_up)))
     }
 }

@@ -1,8 +1,8 @@
 //! Scaled dot-product attention with its backward.
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{D, Result, Tensor};
 
-use super::Value;
+use super::graft;
 
 /// Attention of queries `[batch, heads, tokens, width]` over keys and values
 /// `[batch, key heads, seen, width]` (grouped where there are fewer key heads, Ainslie et al. 2023).
@@ -32,68 +32,15 @@ pub(crate) fn attention(
         seen,
     ))?;
     let value = weights.matmul(&v.detach())?.reshape((batch, heads, tokens, width))?;
-    if !q.track_op() && !k.track_op() && !v.track_op() {
-        return Ok(value);
-    }
-    q.apply_op3(&k, &v, Attention { value: Value::new(value), weights, scale })
-}
-
-struct Attention {
-    value: Value,
-    /// Attention weights, `[batch, key heads, group * tokens, seen]`.
-    weights: Tensor,
-    scale: f64,
-}
-
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.value.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.value.cuda()
-    }
-
     // P = softmax(s·QKᵀ):  dV = PᵀG,  dS = P∘(GVᵀ - Σ P∘GVᵀ),  dQ = s·dS·K,  dK = s·dSᵀ·Q
-    fn bwd(
-        &self,
-        queries: &Tensor,
-        keys: &Tensor,
-        values: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (batch, key_heads, rows, _) = self.weights.dims4()?;
-        let width = queries.dim(D::Minus1)?;
-        let weights = &self.weights;
-        let gradient = gradient.contiguous()?.reshape((batch, key_heads, rows, width))?;
-        let grouped = queries.reshape((batch, key_heads, rows, width))?;
+    graft::three("attention", value, [&q, &k, &v], move |[queries, keys, values], gradient| {
+        let gradient = gradient.contiguous()?.reshape(grouped)?;
         let to_values = weights.t()?.matmul(&gradient)?;
         let to_weights = gradient.matmul(&values.t()?)?;
-        let total = (weights * &to_weights)?.sum_keepdim(D::Minus1)?;
-        let to_scores = ((weights * to_weights.broadcast_sub(&total)?)? * self.scale)?;
+        let total = (&weights * &to_weights)?.sum_keepdim(D::Minus1)?;
+        let to_scores = ((&weights * to_weights.broadcast_sub(&total)?)? * scale)?;
         let to_queries = to_scores.matmul(keys)?.reshape(queries.shape())?;
-        let to_keys = to_scores.t()?.matmul(&grouped)?;
-        Ok((Some(to_queries), Some(to_keys), Some(to_values)))
-    }
+        let to_keys = to_scores.t()?.matmul(&queries.reshape(grouped)?)?;
+        Ok([Some(to_queries), Some(to_keys), Some(to_values)])
+    })
 }

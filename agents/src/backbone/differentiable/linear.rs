@@ -6,6 +6,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::quantized::QTensor;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::graft;
 use crate::backbone::weight::Weight;
 
 /// `x · wᵀ + b`, with `x` of shape `[.., k]`, `w` of shape `[n, k]` and `b` of shape `[n]`.
@@ -22,7 +23,7 @@ pub(crate) fn linear(x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Result<Te
     };
     match bias {
         Some(bias) if bias.track_op() => product.broadcast_add(bias),
-        Some(bias) => shift(product, bias),
+        Some(bias) => shift(&product, bias),
         None => Ok(product),
     }
 }
@@ -112,30 +113,7 @@ impl CustomOp1 for QuantizedLinear {
 }
 
 /// Adds a frozen bias: the gradient passes through unchanged.
-fn shift(x: Tensor, bias: &Tensor) -> Result<Tensor> {
-    if !x.track_op() {
-        return x.broadcast_add(bias);
-    }
+fn shift(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let value = x.detach().broadcast_add(bias)?;
-    x.apply_op1(Shift(super::Value::new(value)))
-}
-
-struct Shift(super::Value);
-
-impl CustomOp1 for Shift {
-    fn name(&self) -> &'static str {
-        "shift"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.0.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.0.cuda()
-    }
-
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(gradient.clone()))
-    }
+    graft::one("shift", value, x, |_, gradient| Ok([Some(gradient.clone())]))
 }

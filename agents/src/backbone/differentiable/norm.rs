@@ -1,70 +1,26 @@
 //! RMSNorm and LayerNorm with their backwards.
 
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor,
-};
+use candle_core::{D, Result, Tensor};
 
-use super::{Value, fused};
+use super::{fused, graft};
 
 /// RMSNorm (Zhang and Sennrich 2019): `x / sqrt(mean(x²) + epsilon) * weight` over the last axis.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     let x = x.contiguous()?;
     let value = candle_nn::ops::rms_norm(&x.detach(), &weight.detach(), epsilon as f32)?;
-    if !x.track_op() && !weight.track_op() {
-        return Ok(value);
-    }
-    x.apply_op2(weight, RmsNorm { value: Value::new(value), epsilon })
-}
-
-struct RmsNorm {
-    value: Value,
-    epsilon: f64,
-}
-
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.value.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.value.cuda()
-    }
-
     // r = 1/sqrt(mean(x²)+ε);  dx = r·(g·w) - x · r³/d · Σ(g·w·x);  dw = Σ over rows of g·x·r
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    graft::two("rms-norm", value, [&x, weight], move |[x, weight], gradient| {
         if x.track_op()
             && !weight.track_op()
             && let Some(to_x) = fused::rows(x, gradient, weight, |x, g, w, out| {
-                rms_norm_backward(x, g, w, self.epsilon as f32, out);
+                rms_norm_backward(x, g, w, epsilon as f32, out);
             })
         {
-            return Ok((Some(to_x?), None));
+            return Ok([Some(to_x?), None]);
         }
         let width = x.dim(D::Minus1)? as f64;
         let mean_square = (x.sqr()?.sum_keepdim(D::Minus1)? / width)?;
-        let r = (mean_square + self.epsilon)?.sqrt()?.recip()?;
+        let r = (mean_square + epsilon)?.sqrt()?.recip()?;
         let to_x = if x.track_op() {
             let scaled = gradient.broadcast_mul(weight)?;
             let along = ((&scaled * x)?.sum_keepdim(D::Minus1)? * r.powf(3.0)?)?;
@@ -74,13 +30,57 @@ impl CustomOp2 for RmsNorm {
             None
         };
         let to_weight = if weight.track_op() {
-            let contribution = (gradient * x.broadcast_mul(&r)?)?;
-            Some(contribution.flatten_to(x.rank() - 2)?.sum(0)?)
+            Some(over_rows(&(gradient * x.broadcast_mul(&r)?)?)?)
         } else {
             None
         };
-        Ok((to_x, to_weight))
-    }
+        Ok([to_x, to_weight])
+    })
+}
+
+/// LayerNorm (Ba et al. 2016): `(x - mean) / sqrt(variance + epsilon) * weight + bias` over the last axis.
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let (w, b) = (weight.detach(), bias.detach());
+    let value = candle_nn::ops::layer_norm(&x.detach(), &w, &b, epsilon as f32)?;
+    // n = (x - μ)·r, h = g·w:  dx = r·(h - mean(h) - n·mean(h·n)),  dw = Σ g·n,  db = Σ g over rows
+    graft::three("layer-norm", value, [&x, weight, bias], move |[x, weight, bias], gradient| {
+        if x.track_op()
+            && !weight.track_op()
+            && !bias.track_op()
+            && let Some(to_x) = fused::rows(x, gradient, weight, |x, g, w, out| {
+                layer_norm_backward(x, g, w, epsilon as f32, out);
+            })
+        {
+            return Ok([Some(to_x?), None, None]);
+        }
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let r = (variance + epsilon)?.sqrt()?.recip()?;
+        let normed = centred.broadcast_mul(&r)?;
+        let to_x = if x.track_op() {
+            let scaled = gradient.broadcast_mul(weight)?;
+            let along = (&scaled * &normed)?.mean_keepdim(D::Minus1)?;
+            let centre = scaled.broadcast_sub(&scaled.mean_keepdim(D::Minus1)?)?;
+            Some((centre - normed.broadcast_mul(&along)?)?.broadcast_mul(&r)?)
+        } else {
+            None
+        };
+        let to_weight =
+            if weight.track_op() { Some(over_rows(&(gradient * &normed)?)?) } else { None };
+        let to_bias = if bias.track_op() { Some(over_rows(gradient)?) } else { None };
+        Ok([to_x, to_weight, to_bias])
+    })
+}
+
+/// The sum over every axis but the last.
+fn over_rows(x: &Tensor) -> Result<Tensor> {
+    x.flatten_to(x.rank() - 2)?.sum(0)
 }
 
 /// `dx = r·(g·w) - x · r³/d · Σ(g·w·x)` of one row.
@@ -108,92 +108,5 @@ fn layer_norm_backward(x: &[f32], g: &[f32], w: &[f32], epsilon: f32, out: &mut 
     let along = fused::sum(out, x, |h, x| h * (x - mean) * r) / width;
     for (out, &x) in out.iter_mut().zip(x) {
         *out = r * (*out - centre - (x - mean) * r * along);
-    }
-}
-
-/// LayerNorm (Ba et al. 2016): `(x - mean) / sqrt(variance + epsilon) * weight + bias` over the last axis.
-pub(crate) fn layer_norm(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    epsilon: f64,
-) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let (w, b) = (weight.detach(), bias.detach());
-    let value = candle_nn::ops::layer_norm(&x.detach(), &w, &b, epsilon as f32)?;
-    if !x.track_op() && !weight.track_op() && !bias.track_op() {
-        return Ok(value);
-    }
-    x.apply_op3(weight, bias, LayerNorm { value: Value::new(value), epsilon })
-}
-
-struct LayerNorm {
-    value: Value,
-    epsilon: f64,
-}
-
-impl CustomOp3 for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layer-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.value.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.value.cuda()
-    }
-
-    // n = (x - μ)·r, h = g·w:  dx = r·(h - mean(h) - n·mean(h·n)),  dw = Σ g·n,  db = Σ g over rows
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        if x.track_op()
-            && !weight.track_op()
-            && !bias.track_op()
-            && let Some(to_x) = fused::rows(x, gradient, weight, |x, g, w, out| {
-                layer_norm_backward(x, g, w, self.epsilon as f32, out);
-            })
-        {
-            return Ok((Some(to_x?), None, None));
-        }
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let r = (variance + self.epsilon)?.sqrt()?.recip()?;
-        let normed = centred.broadcast_mul(&r)?;
-        let rows = |t: &Tensor| t.flatten_to(x.rank() - 2)?.sum(0);
-        let to_x = if x.track_op() {
-            let scaled = gradient.broadcast_mul(weight)?;
-            let along = (&scaled * &normed)?.mean_keepdim(D::Minus1)?;
-            let centre = scaled.broadcast_sub(&scaled.mean_keepdim(D::Minus1)?)?;
-            Some((centre - normed.broadcast_mul(&along)?)?.broadcast_mul(&r)?)
-        } else {
-            None
-        };
-        let to_weight = if weight.track_op() { Some(rows(&(gradient * &normed)?)?) } else { None };
-        let to_bias = if bias.track_op() { Some(rows(gradient)?) } else { None };
-        Ok((to_x, to_weight, to_bias))
     }
 }

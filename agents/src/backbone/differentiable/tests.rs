@@ -1,6 +1,6 @@
 //! Every backward against central finite differences.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::Rng;
 
 use super::*;

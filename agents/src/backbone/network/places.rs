@@ -36,11 +36,7 @@ impl Places {
         check(architecture, seen + width)?;
         let even = tokens.is_even();
         let spans = if even { &tokens.spans()[..1] } else { tokens.spans() };
-        let positions: Vec<u32> = spans
-            .iter()
-            .flat_map(|&span| (seen..seen + width).map(move |c| (span, c)))
-            .map(|(span, column)| tokens.position(span, column) as u32)
-            .collect();
+        let positions: Vec<u32> = tokens.positions(spans, seen).map(|at| at as u32).collect();
         let rotations = architecture
             .ropes
             .iter()
