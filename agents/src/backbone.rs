@@ -27,7 +27,9 @@ pub use self::architecture::Architecture;
 use self::block::find;
 use self::checkpoint::Checkpoint;
 pub use self::config::DecoderConfig;
-pub(crate) use self::differentiable::{activate, matmul, negative_log_likelihood};
+pub(crate) use self::differentiable::{
+    LowRank, activate, low_rank, matmul, negative_log_likelihood,
+};
 use self::gguf::Gguf;
 pub use self::kv_cache::KvCache;
 pub use self::network::{Network, Pass};

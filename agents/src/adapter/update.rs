@@ -5,9 +5,9 @@
 use candle_core::{D, Tensor};
 
 use crate::backbone::block::Linear;
-use crate::backbone::matmul;
+use crate::backbone::{LowRank, low_rank, matmul};
 use crate::error::Result;
-use crate::learning::dropout::dropout;
+use crate::learning::dropout::{dropout, mask};
 use crate::seed::Seed;
 
 /// The change of one linear map.
@@ -67,8 +67,13 @@ impl Update {
     pub(crate) fn forward(&self, map: &Linear, x: &Tensor, seed: Option<Seed>) -> Result<Tensor> {
         match self {
             Self::Lora(lora) => {
-                let dropped = dropped(x, lora.dropout, seed)?;
-                Ok((map.forward(x)? + lora.delta(dropped.as_ref().unwrap_or(x))?)?)
+                let mask = match seed {
+                    Some(seed) if lora.dropout > 0.0 => Some(mask(x, lora.dropout, seed)?),
+                    _ => None,
+                };
+                let Lora { a, b, scale, .. } = lora;
+                let update = LowRank { a, b, scale: *scale, mask: mask.as_ref() };
+                Ok(low_rank(x, &map.weight, map.bias.as_ref(), update)?)
             }
             Self::Dora { lora, stretch } => {
                 let base = map.forward(x)?;

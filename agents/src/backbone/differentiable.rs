@@ -12,6 +12,7 @@ mod fused;
 mod graft;
 mod linear;
 mod loss;
+mod low_rank;
 mod norm;
 mod rotary;
 mod scalar;
@@ -20,6 +21,7 @@ pub(crate) use self::activation::{activate, gated};
 pub(crate) use self::attention::attention;
 pub(crate) use self::linear::{linear, matmul};
 pub(crate) use self::loss::negative_log_likelihood;
+pub(crate) use self::low_rank::{LowRank, low_rank};
 pub(crate) use self::norm::{layer_norm, rms_norm};
 pub(crate) use self::rotary::rotary;
 

@@ -37,6 +37,23 @@ impl Weight {
         }
     }
 
+    /// The same numbers, apart from any gradient.
+    pub(crate) fn detach(&self) -> Self {
+        match self {
+            Self::Dense(tensor) => Self::Dense(tensor.detach()),
+            Self::Quantized(tensor) => Self::Quantized(Arc::clone(tensor)),
+        }
+    }
+
+    /// `g · w` for a matrix `g` `[rows, out]`: what a linear map passes back. A quantised matrix is expanded
+    /// for it and dropped again.
+    pub(crate) fn transposed_product(&self, g: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) => g.matmul(w),
+            Self::Quantized(w) => g.matmul(&w.dequantize(g.device())?),
+        }
+    }
+
     /// The plain numbers of a weight that is never quantised, such as a norm.
     ///
     /// # Errors

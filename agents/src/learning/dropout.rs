@@ -17,6 +17,11 @@ pub fn dropout(x: &Tensor, rate: f64, seed: Seed) -> Result<Tensor> {
     if rate == 0.0 {
         return Ok(x.clone());
     }
+    Ok((x * mask(x, rate, seed)?)?)
+}
+
+/// The factors of [`dropout`], for numbers like those of `x`.
+pub(crate) fn mask(x: &Tensor, rate: f64, seed: Seed) -> Result<Tensor> {
     if !(0.0..1.0).contains(&rate) {
         let (what, found) = ("dropout rate", rate.to_string());
         return Err(ModelError::Setting { what, found, expected: "0 <= rate < 1" });
@@ -25,8 +30,7 @@ pub fn dropout(x: &Tensor, rate: f64, seed: Seed) -> Result<Tensor> {
     let kept = (1.0 / (1.0 - rate)) as f32;
     let mask: Vec<f32> =
         (0..x.elem_count()).map(|_| if stream.random_bool(rate) { 0.0 } else { kept }).collect();
-    let mask = Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?;
-    Ok((x * mask)?)
+    Ok(Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Default for Settings {
             optimizer: OptimizerSpec::default(),
             shape: Shape::default(),
             warm_up: WarmUp::Share(0.1),
-            micro_batch_tokens: 512,
+            micro_batch_tokens: 256,
             recompute: false,
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 /// `x` as a matrix, and the shape of a result with `n` columns.
-fn flatten(x: &Tensor, n: usize) -> Result<(Tensor, Vec<usize>)> {
+pub(super) fn flatten(x: &Tensor, n: usize) -> Result<(Tensor, Vec<usize>)> {
     let mut shape = x.dims().to_vec();
     let k = shape.last().copied().unwrap_or(1).max(1);
     if let Some(last) = shape.last_mut() {
@@ -107,8 +107,7 @@ impl CustomOp1 for QuantizedLinear {
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let w = self.0.dequantize(gradient.device())?;
-        gradient.contiguous()?.matmul(&w).map(Some)
+        Weight::Quantized(Arc::clone(&self.0)).transposed_product(&gradient.contiguous()?).map(Some)
     }
 }
 

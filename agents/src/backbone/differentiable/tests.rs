@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::Rng;
 
 use super::*;
+use crate::backbone::Weight;
 use crate::seed::Seed;
 
 fn random(shape: &[usize], name: &str) -> Tensor {
@@ -50,6 +51,24 @@ fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor
 #[test]
 fn linear_gradient() {
     check("linear", &[&[2, 3, 4], &[5, 4]], |x| matmul(&x[0], &x[1]));
+}
+
+#[test]
+fn low_rank_gradient() {
+    let (w, bias) = (Weight::Dense(random(&[5, 4], "w")), random(&[5], "bias"));
+    let mask = random(&[2, 3, 4], "mask");
+    for mask in [None, Some(&mask)] {
+        check("low rank", &[&[2, 3, 4], &[2, 4], &[5, 2]], |x| {
+            let update = LowRank { a: &x[1], b: &x[2], scale: 0.7, mask };
+            let y = low_rank(&x[0], &w, Some(&bias), update)?;
+            let read = mask.map_or(Ok(x[0].clone()), |mask| &x[0] * mask)?;
+            let composed = (linear(&x[0], &w, Some(&bias))?
+                + (matmul(&matmul(&read, &x[1])?, &x[2])? * 0.7)?)?;
+            let apart = (&y - composed)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(apart < 1e-5, "{apart}");
+            Ok(y)
+        });
+    }
 }
 
 #[test]
