@@ -1,8 +1,8 @@
 //! Our side of the comparisons in `tests/peers`: runs one request on one model directory and writes what
 //! came out, so that a Python script can put it beside transformers and PEFT.
 //!
-//! `peer logits|gradients|embed MODEL REQUEST.json OUT.safetensors`, `peer train|generate MODEL
-//! REQUEST.json`. The formats are in `tests/peers/README.md`. Not part of the product.
+//! `peer logits|gradients|embed MODEL REQUEST.json OUT.safetensors`, `peer train|save|generate
+//! MODEL REQUEST.json`. The formats are in `tests/peers/README.md`. Not part of the product.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -55,7 +55,7 @@ struct Request {
     steps: usize,
     #[serde(default)]
     learning_rate: f64,
-    /// Where a trained adapter goes.
+    /// Where a trained or saved adapter goes.
     out: Option<PathBuf>,
     micro_batch_tokens: Option<usize>,
     #[serde(default)]
@@ -70,7 +70,7 @@ fn main() -> Outcome<()> {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [command, model, request, rest @ ..] = arguments.as_slice() else {
-        let usage = "logits|gradients|embed|train|generate MODEL REQUEST.json [OUT.safetensors]";
+        let usage = "logits|gradients|embed|train|save|generate MODEL REQUEST.json [OUT.safetensors]";
         return Err(format!("usage: peer {usage}").into());
     };
     let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;
@@ -86,6 +86,10 @@ fn main() -> Outcome<()> {
         ("gradients", Some(out)) => gradients(&backbone, adapter.as_ref(), &request, out),
         ("embed", Some(out)) => embed(&backbone, &request.texts, out),
         ("train", _) => train(backbone, adapter, request),
+        ("save", _) => {
+            let adapter = adapter.ok_or("saving needs an adapter or a spec")?;
+            Ok(adapter.save(&request.out.ok_or("saving needs `out`")?)?)
+        }
         ("generate", _) => generate(&backbone, adapter.as_ref(), &request),
         _ => Err("an output file is missing, or the command is unknown".into()),
     }

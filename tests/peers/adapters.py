@@ -14,12 +14,19 @@ tf.utils.logging.disable_progress_bar()
 
 LABELS = 3
 KINDS = ["lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix", "seq_cls"]
-HEADED = {"llama": tf.LlamaForSequenceClassification, "bert": tf.BertForSequenceClassification}
+# Families that get every kind.
+THOROUGH = ("llama", "bert")
+HEADED = {
+    "llama": tf.LlamaForSequenceClassification, "qwen3": tf.Qwen3ForSequenceClassification,
+    "bert": tf.BertForSequenceClassification, "roberta": tf.RobertaForSequenceClassification,
+    "xlm-roberta": tf.XLMRobertaForSequenceClassification,
+    "distilbert": tf.DistilBertForSequenceClassification,
+}
 
 
 def kinds(name):
     """Every kind for llama and bert, LoRA for the others; prefix tuning needs a decoder."""
-    if name not in HEADED:
+    if name not in THOROUGH:
         return ["lora"]
     return [kind for kind in KINDS if kind != "prefix" or families.is_decoder(name)]
 

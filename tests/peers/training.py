@@ -119,7 +119,7 @@ def worker(*arguments):
     done = subprocess.run(
         [sys.executable, __file__, *map(str, arguments)], check=True,
         stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
 
 
 def compare(options, folder):
