@@ -80,7 +80,7 @@ def greedy(figures, peer, models):
     directory = models / "stories260k"
     if not (directory / "config.json").exists():
         directory = directory / "hf"
-    tokenizer = tf.AutoTokenizer.from_pretrained(directory)
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
     model = tf.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     begin = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
     prompts = [begin + tokenizer.encode(text, add_special_tokens=False) for text in PROMPTS]
