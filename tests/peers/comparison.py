@@ -46,14 +46,23 @@ def relative(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+def outside(variable, name):
+    """A folder that is not part of the project: where the environment says, or in the folder beside it."""
+    folder = pathlib.Path(os.environ.get(variable, ROOT / "../shared" / name)).resolve()
+    if not folder.is_dir():
+        say(f"there is no folder {folder}; name the folder of {name} in {variable}")
+        sys.exit(2)
+    return folder
+
+
 def models():
-    """The folder of downloaded models: POLYLOGUE_MODELS, or `models` in the folder beside the project."""
-    return pathlib.Path(os.environ.get("POLYLOGUE_MODELS", ROOT / "../shared/models")).resolve()
+    """The folder of downloaded models."""
+    return outside("POLYLOGUE_MODELS", "models")
 
 
 def data():
-    """The folder of downloaded data: POLYLOGUE_DATA, or `data` in the folder beside the project."""
-    return pathlib.Path(os.environ.get("POLYLOGUE_DATA", ROOT / "../shared/data")).resolve()
+    """The folder of downloaded data."""
+    return outside("POLYLOGUE_DATA", "data")
 
 
 def work(name):

@@ -41,10 +41,10 @@ class Comparison:
         target = self.folder / f"{self.name}-{kind}"
         model = adapters.attach(adapters.read(self.model, None), self.name, kind, self.model, seed=23)
         model.save_pretrained(target)
-        again = adapters.read(self.model, target, self.name if kind == "seq_cls" else None)
+        again = adapters.read(self.model, target, self.name if adapters.headed(kind) else None)
         expected = adapters.expected(again, self.rows, self.weights, CLASSES)
         request = self.request | {"adapter": str(target)}
-        if kind == "seq_cls":
+        if adapters.headed(kind):
             request["labels"] = CLASSES.tolist()
         for recompute in (False, True):
             label = f"gradients.{self.name}.{kind}" + (".recomputed" if recompute else "")
