@@ -21,14 +21,15 @@ BAR = 1e-4
 LENGTHS = (11, 7, 16, 3)
 CLASSES = torch.tensor([2, 0, 1, 2])
 STEPS, RATE = 5, 1e-2
-# An adapter that changes less than this, relative to the bare model, would not be seen to be wrong.
-EFFECT = 1e-2
+# An adapter that changes the states by less than this would not be seen to be wrong.
+EFFECT = 10 * BAR
 
 # Family, kind, with a head for sequences.
 CASES = [
     *(("llama", kind, False) for kind in (
         "lora", "rslora", "dora", "pissa", "ia3", "vera", "vera_mixed", "prompt", "prefix")),
-    *(("llama", kind, True) for kind in ("lora", "rslora", "dora", "pissa", "ia3", "vera", "prompt", "prefix")),
+    # No prefix: PEFT 0.21.2 finds no `past_key_values` in the signature of Llama's class for sequences.
+    *(("llama", kind, True) for kind in ("lora", "rslora", "dora", "pissa", "ia3", "vera", "prompt")),
     *(("bert", kind, True) for kind in ("lora", "rslora", "dora", "pissa", "ia3", "vera")),
     *(("bert", kind, False) for kind in ("lora", "dora", "ia3", "vera", "prompt")),
     ("qwen3", "lora", True), ("roberta", "lora", True), ("roberta", "dora", True),
@@ -180,7 +181,9 @@ class Case:
             adapted.save_pretrained(out)
 
     def run(self):
-        directions = [self.from_theirs]
+        # PEFT's conversion of PiSSA leaves the head out of the file, and PEFT itself cannot read that file.
+        unread = self.kind == "pissa" and self.headed
+        directions = [] if unread else [self.from_theirs]
         if self.headed or families.is_decoder(self.name):
             # Ours trains an encoder only under a head.
             directions.insert(0, self.from_ours)
