@@ -70,7 +70,8 @@ fn main() -> Outcome<()> {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [command, model, request, rest @ ..] = arguments.as_slice() else {
-        let usage = "logits|gradients|embed|train|save|generate MODEL REQUEST.json [OUT.safetensors]";
+        let usage =
+            "logits|gradients|embed|train|save|generate MODEL REQUEST.json [OUT.safetensors]";
         return Err(format!("usage: peer {usage}").into());
     };
     let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;

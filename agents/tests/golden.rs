@@ -196,3 +196,19 @@ fn adapters_survive_the_disk() {
         }
     }
 }
+
+#[test]
+fn a_prompt_under_an_encoders_head_is_refused() {
+    let family = golden().join("bert");
+    let backbone = probe::load(&family, &Device::Cpu).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let given = family.join("prompt");
+    let copy = |name: &str| std::fs::copy(given.join(name), folder.path().join(name)).unwrap();
+    copy("adapter_model.safetensors");
+    let config = std::fs::read_to_string(given.join("adapter_config.json")).unwrap();
+    assert!(config.contains("FEATURE_EXTRACTION"));
+    let config = config.replace("FEATURE_EXTRACTION", "SEQ_CLS");
+    std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
+    let refusal = Adapter::load(folder.path(), &backbone).unwrap_err().to_string();
+    assert!(refusal.contains("virtual token") && refusal.contains("use LoRA"), "{refusal}");
+}

