@@ -24,7 +24,7 @@ STEPS, RATE = 5, 1e-2
 # An adapter that changes the states by less than this would not be seen to be wrong.
 EFFECT = 10 * BAR
 
-# Family, kind, with a head for sequences.
+# Family, kind, and whether there is a head for sequences: none, transformers' own, or one that only ours has.
 CASES = [
     *(("llama", kind, False) for kind in (
         "lora", "rslora", "dora", "pissa", "ia3", "vera", "vera_mixed", "prompt", "prefix")),
@@ -34,6 +34,7 @@ CASES = [
     *(("bert", kind, False) for kind in ("lora", "dora", "ia3", "vera", "prompt")),
     ("qwen3", "lora", True), ("roberta", "lora", True), ("roberta", "dora", True),
     ("xlm-roberta", "lora", True), ("distilbert", "lora", True), ("distilbert", "ia3", True),
+    ("bert", "lora", "own"), ("llama", "dora", "own"), ("roberta", "ia3", "own"), ("bert", "prompt", "own"),
     ("phi3", "lora", False), ("gemma3_text", "lora", False), ("modernbert", "lora", False),
 ]
 HEADS = {
@@ -43,7 +44,11 @@ HEADS = {
     "distilbert": {"pooling": "first", "bias": True, "dense": True},
 }
 DECODER_HEAD = {"pooling": "last", "bias": False, "dense": False}
-KEYS = {"distilbert": ("k_lin", "v_lin", "lin2"), "bert": ("key", "value", "output.dense")}
+OWN_HEAD = {"pooling": "mean", "standardize": True}
+KEYS = {
+    "distilbert": ("k_lin", "v_lin", "lin2"), "bert": ("key", "value", "output.dense"),
+    "roberta": ("key", "value", "output.dense"),
+}
 
 
 def our_spec(name, kind, headed):
@@ -64,7 +69,8 @@ def our_spec(name, kind, headed):
     else:
         method = {kind: {"tokens": 3}}
     head = {"labels": [str(i) for i in range(adapters.LABELS)], "standardize": False}
-    return {"method": method} | ({"head": head | HEADS.get(name, DECODER_HEAD)} if headed else {})
+    head |= OWN_HEAD if headed == "own" else HEADS.get(name, DECODER_HEAD)
+    return {"method": method} | ({"head": head} if headed else {})
 
 
 def their_configuration(name, kind, headed):
@@ -101,7 +107,8 @@ class Case:
         self.rows = families.rows(name, lengths=LENGTHS, seed=3)
         self.request = {"tokens": [row.tolist() for row in self.rows]}
         self.scratch = folder / "adapter"
-        self.label = f"peft.{name}.{kind}" + (".seq_cls" if headed else "")
+        self.own = headed == "own"
+        self.label = f"peft.{name}.{kind}" + (".own_head" if self.own else ".seq_cls" if headed else "")
 
     def folder(self, side):
         folder = self.scratch / side
@@ -112,7 +119,7 @@ class Case:
         """What Python gives with an adapter from disk."""
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*adapter keys.*")
-            model = adapters.read(self.model, adapter, self.name if self.headed else None)
+            model = adapters.read(self.model, adapter, self.name if self.headed and not self.own else None)
         with torch.no_grad():
             results = [adapters.forward(model, row) for row in self.rows]
         return {f"{kind}.{i}": t for i, result in enumerate(results) for kind, t in result.items()}
@@ -183,7 +190,7 @@ class Case:
     def run(self):
         # PEFT's conversion of PiSSA leaves the head out of the file, and PEFT itself cannot read that file.
         unread = self.kind == "pissa" and self.headed
-        directions = [] if unread else [self.from_theirs]
+        directions = [] if unread or self.own else [self.from_theirs]
         if self.headed or families.is_decoder(self.name):
             # Ours trains an encoder only under a head.
             directions.insert(0, self.from_ours)

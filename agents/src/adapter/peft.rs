@@ -25,9 +25,18 @@ const OUTER: &str = "base_model.";
 /// Why a configuration is refused.
 type Refusal = String;
 
+/// The head, where PEFT gives the same classes with it. One of our own stays in the file, but PEFT is only
+/// told of what lies below.
+fn shared_head(spec: &AdapterSpec, family: Family) -> Option<&HeadSpec> {
+    // Under a prompt, PEFT's head of an encoder reads a virtual token.
+    let moved = matches!(spec.method, Method::Prompt { .. }) && !family.is_decoder();
+    spec.head.as_ref().filter(|head| !moved && head.is_of(family))
+}
+
 /// PEFT's configuration of an adapter; `peft_type` is null for kinds that PEFT does not know.
 pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
-    let task = match (&spec.head, architecture.family.is_decoder()) {
+    let head = shared_head(spec, architecture.family);
+    let task = match (head, architecture.family.is_decoder()) {
         (Some(head), _) if head.per_token => "TOKEN_CLS",
         (Some(_), _) => "SEQ_CLS",
         (None, true) => "CAUSAL_LM",
@@ -89,7 +98,7 @@ pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
     };
     config["task_type"] = task.into();
     config["inference_mode"] = true.into();
-    if let Some(head) = &spec.head {
+    if let Some(head) = head {
         let (out, dense) = head.paths(architecture.family);
         // PEFT names a module by its first part: `classifier` covers both layers of RoBERTa's.
         let first = |path: &str| path.split('.').next().unwrap_or(path).to_owned();
@@ -420,7 +429,7 @@ pub(crate) fn to_disk(
     tensors: &BTreeMap<String, Tensor>,
     family: Family,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let wrapped = if spec.head.is_some() { family.wrapped() } else { "" };
+    let wrapped = if shared_head(spec, family).is_some() { family.wrapped() } else { "" };
     let mut stored = BTreeMap::new();
     for (name, tensor) in tensors {
         if name.ends_with(lora::FIXED_A) || name.ends_with(lora::FIXED_B) {
