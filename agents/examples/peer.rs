@@ -1,8 +1,8 @@
 //! Our side of the comparisons in `tests/peers`: runs one request on one model directory and writes what
 //! came out, so that a Python script can put it beside transformers and PEFT.
 //!
-//! `peer logits MODEL REQUEST.json OUT.safetensors`, `peer gradients MODEL REQUEST.json OUT.safetensors`,
-//! `peer train MODEL REQUEST.json`. The formats are in `tests/peers/README.md`. Not part of the product.
+//! `peer logits|gradients|embed MODEL REQUEST.json OUT.safetensors`, `peer train|save|generate
+//! MODEL REQUEST.json`. The formats are in `tests/peers/README.md`. Not part of the product.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use agents::adapter::head::{Pooling, features};
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::{Backbone, Pass, Rows, Tokens, checkpoint};
+use agents::engine::decode::{self, Got, Row, Want};
 use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
-use agents::learning::objective::supervised::Examples;
+use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
 use agents::seed::Seed;
 use candle_core::{D, DType, Device, Tensor};
@@ -30,7 +32,14 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[derive(Deserialize)]
 struct Request {
     /// Rows of tokens.
+    #[serde(default)]
     tokens: Vec<Vec<u32>>,
+    /// Texts to embed, tokenized here.
+    #[serde(default)]
+    texts: Vec<String>,
+    /// Tokens to write after each row.
+    #[serde(default)]
+    max_tokens: usize,
     /// A PEFT directory.
     adapter: Option<PathBuf>,
     /// For encoders: weights of the hidden states in the loss, `[all tokens, hidden]` under `weights`.
@@ -46,7 +55,7 @@ struct Request {
     steps: usize,
     #[serde(default)]
     learning_rate: f64,
-    /// Where a trained adapter goes.
+    /// Where a trained or saved adapter goes.
     out: Option<PathBuf>,
     micro_batch_tokens: Option<usize>,
     #[serde(default)]
@@ -61,9 +70,9 @@ fn main() -> Outcome<()> {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [command, model, request, rest @ ..] = arguments.as_slice() else {
-        return Err(
-            "usage: peer logits|gradients|train MODEL REQUEST.json [OUT.safetensors]".into()
-        );
+        let usage =
+            "logits|gradients|embed|train|save|generate MODEL REQUEST.json [OUT.safetensors]";
+        return Err(format!("usage: peer {usage}").into());
     };
     let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;
     let backbone = Arc::new(probe::load(Path::new(model), &Device::Cpu)?);
@@ -76,7 +85,13 @@ fn main() -> Outcome<()> {
     match (command.as_str(), out) {
         ("logits", Some(out)) => logits(&backbone, adapter.as_ref(), &request, out),
         ("gradients", Some(out)) => gradients(&backbone, adapter.as_ref(), &request, out),
+        ("embed", Some(out)) => embed(&backbone, &request.texts, out),
         ("train", _) => train(backbone, adapter, request),
+        ("save", _) => {
+            let adapter = adapter.ok_or("saving needs an adapter or a spec")?;
+            Ok(adapter.save(&request.out.ok_or("saving needs `out`")?)?)
+        }
+        ("generate", _) => generate(&backbone, adapter.as_ref(), &request),
         _ => Err("an output file is missing, or the command is unknown".into()),
     }
 }
@@ -105,8 +120,7 @@ fn logits(
         tensors.insert(format!("hidden.{row}"), own);
     }
     if let Some(head) = adapter.and_then(Adapter::head) {
-        let features =
-            agents::adapter::head::features(network, &states, &owners, &tokens, head.pooling)?;
+        let features = features(network, &states, &owners, &tokens, head.pooling)?;
         let classes = head.logits(&features)?;
         for row in 0..request.tokens.len() {
             tensors.insert(format!("classes.{row}"), classes.get(row)?);
@@ -141,6 +155,69 @@ fn gradients(
     Ok(checkpoint::write(&tensors, DType::F32, out)?)
 }
 
+/// Sentence embeddings: final hidden states, averaged over the tokens of a text, of length one.
+fn embed(backbone: &Backbone, texts: &[String], out: &Path) -> Outcome<()> {
+    let network = &backbone.network;
+    let mut parts = Vec::new();
+    for texts in texts.chunks(32) {
+        let rows = texts
+            .iter()
+            .map(|text| backbone.tokenizer.encode_with_specials(text, 256))
+            .collect::<Result<Vec<_>, _>>()?;
+        let owners = [Rows { adapter: None, count: rows.len() }];
+        let tokens = Tokens::pack(&rows, &owners, network.device())?;
+        let states = network.states(&tokens, Pass::of(&owners), network.depth())?;
+        let mean = features(network, &states, &owners, &tokens, Pooling::Mean)?;
+        let length = mean.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+        parts.push(mean.broadcast_div(&length)?);
+    }
+    let tensors = BTreeMap::from([("embeddings".to_owned(), Tensor::cat(&parts, 0)?)]);
+    Ok(checkpoint::write(&tensors, DType::F32, out)?)
+}
+
+/// The likeliest token again and again, all rows in one batch, as the engine writes; prints the tokens.
+fn generate(backbone: &Backbone, adapter: Option<&Adapter>, request: &Request) -> Outcome<()> {
+    let row = |tokens: &Vec<u32>| Row {
+        adapter,
+        tokens: tokens.clone(),
+        want: Want::Text {
+            max_tokens: request.max_tokens,
+            temperature: 0.0,
+            stop: Vec::new(),
+            stream: Box::new(Seed::new(0).stream()),
+        },
+    };
+    let mut rows: Vec<Row<'_>> = request.tokens.iter().map(row).collect();
+    let written: Vec<Vec<u32>> = decode::run(backbone, &mut rows)?
+        .into_iter()
+        .map(|got| match got {
+            Got::Text(tokens) => tokens,
+            Got::Classes(_) => Vec::new(),
+        })
+        .collect();
+    Ok(serde_json::to_writer(std::io::stdout(), &written)?)
+}
+
+/// Rows with a class each, or texts where the request has no labels.
+fn examples(request: &Request) -> Outcome<Examples> {
+    if let Some(labels) = &request.labels {
+        if labels.len() != request.tokens.len() {
+            return Err("there must be one label a row".into());
+        }
+        let example = |(tokens, label): (&Vec<u32>, &u32)| ClassExample {
+            tokens: tokens.clone(),
+            label: *label as usize,
+        };
+        return Ok(Examples::Classes(request.tokens.iter().zip(labels).map(example).collect()));
+    }
+    let example = |row: &Vec<u32>| {
+        let (prompt, reply) = row.split_at_checked(request.prompt.max(1))?;
+        Some(TextExample { prompt: prompt.to_vec(), reply: reply.to_vec() })
+    };
+    let texts: Option<Vec<_>> = request.tokens.iter().map(example).collect();
+    Ok(Examples::Texts(texts.ok_or("a row is shorter than its prompt")?))
+}
+
 /// Trains on the rows and prints speed, memory and losses.
 fn train(backbone: Arc<Backbone>, adapter: Option<Adapter>, request: Request) -> Outcome<()> {
     let from = Arc::new(adapter.ok_or("training needs an adapter or a spec")?);
@@ -149,20 +226,12 @@ fn train(backbone: Arc<Backbone>, adapter: Option<Adapter>, request: Request) ->
     }
     let count = request.tokens.len();
     let tokens: usize = request.tokens.iter().map(Vec::len).sum();
-    let examples = request
-        .tokens
-        .iter()
-        .map(|row| {
-            let (prompt, reply) = row.split_at(request.prompt.max(1));
-            TextExample { prompt: prompt.to_vec(), reply: reply.to_vec() }
-        })
-        .collect();
     let mut settings = Settings { recompute: request.recompute, ..Settings::default() };
     if let Some(budget) = request.micro_batch_tokens {
         settings.micro_batch_tokens = budget;
     }
     let spec = JobSpec {
-        lesson: Lesson::Supervised(Examples::Texts(examples)),
+        lesson: Lesson::Supervised(examples(&request)?),
         steps: request.steps,
         batch: count,
         learning_rate: request.learning_rate,

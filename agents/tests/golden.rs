@@ -9,10 +9,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use agents::adapter::head::features;
-use agents::adapter::{Adapter, Generation};
+use agents::adapter::head::{HeadSpec, Pooling, features};
+use agents::adapter::lora::LoraSpec;
+use agents::adapter::{Adapter, AdapterSpec, Generation, Method};
+use agents::backbone::architecture::Family;
 use agents::backbone::{Backbone, Pass, Rows, Tokens};
 use agents::probe::{self, Loss};
+use agents::seed::Seed;
 use candle_core::{DType, Device, Tensor};
 
 /// Largest difference that is let pass, relative to the largest value of the tensor.
@@ -194,5 +197,50 @@ fn adapters_survive_the_disk() {
             };
             assert_eq!(names(copy.path()), names(&folder), "{}", folder.display());
         }
+    }
+}
+
+#[test]
+fn a_prompt_under_an_encoders_head_is_refused() {
+    let family = golden().join("bert");
+    let backbone = probe::load(&family, &Device::Cpu).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let given = family.join("prompt");
+    let copy = |name: &str| std::fs::copy(given.join(name), folder.path().join(name)).unwrap();
+    copy("adapter_model.safetensors");
+    let config = std::fs::read_to_string(given.join("adapter_config.json")).unwrap();
+    assert!(config.contains("FEATURE_EXTRACTION"));
+    let config = config.replace("FEATURE_EXTRACTION", "SEQ_CLS");
+    std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
+    let refusal = Adapter::load(folder.path(), &backbone).unwrap_err().to_string();
+    assert!(refusal.contains("virtual token") && refusal.contains("use LoRA"), "{refusal}");
+}
+
+#[test]
+fn a_head_that_transformers_lacks_is_not_offered_to_peft() {
+    let backbone = probe::load(&golden().join("bert"), &Device::Cpu).unwrap();
+    let labels = || vec!["yes".to_owned(), "no".to_owned()];
+    let shared = HeadSpec::sequence_classification(labels(), Family::Bert).unwrap();
+    let own = HeadSpec { pooling: Pooling::Mean, ..HeadSpec::new(labels()) };
+    let lora = || Method::Lora(LoraSpec::new(2, 4.0, &["query"]));
+    let cases = [
+        (lora(), &shared, "SEQ_CLS", "base_model.model.bert.encoder."),
+        (lora(), &own, "FEATURE_EXTRACTION", "base_model.model.encoder."),
+        (Method::Prompt { tokens: 2 }, &shared, "FEATURE_EXTRACTION", "prompt_embeddings"),
+    ];
+    for (method, head, task, start) in cases {
+        let spec = AdapterSpec { method, head: Some(head.clone()) };
+        let adapter = Adapter::initial(spec, &backbone, Seed::new(3)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path()).unwrap();
+        let config = std::fs::read(folder.path().join("adapter_config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["task_type"], task);
+        assert_eq!(config["modules_to_save"].is_array(), task == "SEQ_CLS");
+        let path = folder.path().join("adapter_model.safetensors");
+        let stored = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+        assert!(stored.keys().any(|name| name.starts_with(start)), "{:?}", stored.keys());
+        let again = Adapter::load(folder.path(), &backbone).unwrap();
+        assert_eq!(again.digest().unwrap(), adapter.digest().unwrap());
     }
 }

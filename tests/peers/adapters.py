@@ -13,15 +13,28 @@ tf.utils.logging.set_verbosity_error()
 tf.utils.logging.disable_progress_bar()
 
 LABELS = 3
-KINDS = ["lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix", "seq_cls"]
-HEADED = {"llama": tf.LlamaForSequenceClassification, "bert": tf.BertForSequenceClassification}
+KINDS = ["lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix", "seq_cls", "prompt_seq_cls"]
+# Families that get every kind.
+THOROUGH = ("llama", "bert")
+HEADED = {
+    "llama": tf.LlamaForSequenceClassification, "qwen3": tf.Qwen3ForSequenceClassification,
+    "bert": tf.BertForSequenceClassification, "roberta": tf.RobertaForSequenceClassification,
+    "xlm-roberta": tf.XLMRobertaForSequenceClassification,
+    "distilbert": tf.DistilBertForSequenceClassification,
+}
 
 
 def kinds(name):
-    """Every kind for llama and bert, LoRA for the others; prefix tuning needs a decoder."""
-    if name not in HEADED:
+    """Every kind for llama and bert, LoRA for the others; some need a decoder."""
+    if name not in THOROUGH:
         return ["lora"]
-    return [kind for kind in KINDS if kind != "prefix" or families.is_decoder(name)]
+    decoder = families.is_decoder(name)
+    return [kind for kind in KINDS if kind not in ("prefix", "prompt_seq_cls") or decoder]
+
+
+def headed(kind):
+    """Whether a kind has a head for sequences, LoRA with one or a prompt with one."""
+    return kind.endswith("seq_cls")
 
 
 def configuration(name, kind):
@@ -45,14 +58,15 @@ def configuration(name, kind):
         # VeRA shares its projections, so all targets have one shape here: query and value may not.
         wanted = targets[:1] if families.is_decoder(name) else targets
         return peft.VeraConfig(task_type=task, r=6, target_modules=wanted, save_projection=True)
-    if kind == "prompt":
+    if kind.startswith("prompt"):
+        task = "SEQ_CLS" if headed(kind) else task
         return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=3)
     return peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=3)
 
 
 def attach(model, name, kind, folder, seed=7):
     """The PEFT model; for SEQ_CLS around the family's own class for classification, read from `folder`."""
-    if kind == "seq_cls":
+    if headed(kind):
         model = HEADED[name].from_pretrained(folder, num_labels=LABELS, attn_implementation="eager")
     adapted = peft.get_peft_model(model.float(), configuration(name, kind))
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +98,8 @@ def read(folder, adapter, seq_cls=None):
     adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=not virtual)
     if virtual:
         adapted.peft_config["default"].inference_mode = False
-        adapted.prompt_encoder.requires_grad_(True)
+        for parameter_name, weight in adapted.named_parameters():
+            weight.requires_grad_("prompt_encoder" in parameter_name or "modules_to_save" in parameter_name)
     return adapted.eval()
 
 

@@ -88,6 +88,14 @@ impl HeadSpec {
         Some(Self { labels, pooling, per_token: false, standardize: false, bias, dense })
     }
 
+    /// Whether the family's own class in transformers has this head, so that PEFT can read it.
+    pub(crate) fn is_of(&self, family: Family) -> bool {
+        if self.per_token {
+            return self.bias && !self.dense && !self.standardize && family != Family::ModernBert;
+        }
+        Self::sequence_classification(self.labels.clone(), family).as_ref() == Some(self)
+    }
+
     /// Number of features it reads.
     fn width(&self, network: &Network) -> usize {
         let architecture = network.architecture();

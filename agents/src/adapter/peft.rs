@@ -19,13 +19,24 @@ use crate::error::Result;
 
 /// What PEFT puts before the name of every tensor of the model.
 const PREFIX: &str = "base_model.model.";
+/// What it puts there where the model stays as it is: a head under virtual tokens.
+const OUTER: &str = "base_model.";
 
 /// Why a configuration is refused.
 type Refusal = String;
 
+/// The head, where PEFT gives the same classes with it. One of our own stays in the file, but PEFT is only
+/// told of what lies below.
+fn shared_head(spec: &AdapterSpec, family: Family) -> Option<&HeadSpec> {
+    // Under a prompt, PEFT's head of an encoder reads a virtual token.
+    let moved = matches!(spec.method, Method::Prompt { .. }) && !family.is_decoder();
+    spec.head.as_ref().filter(|head| !moved && head.is_of(family))
+}
+
 /// PEFT's configuration of an adapter; `peft_type` is null for kinds that PEFT does not know.
 pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
-    let task = match (&spec.head, architecture.family.is_decoder()) {
+    let head = shared_head(spec, architecture.family);
+    let task = match (head, architecture.family.is_decoder()) {
         (Some(head), _) if head.per_token => "TOKEN_CLS",
         (Some(_), _) => "SEQ_CLS",
         (None, true) => "CAUSAL_LM",
@@ -87,7 +98,7 @@ pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
     };
     config["task_type"] = task.into();
     config["inference_mode"] = true.into();
-    if let Some(head) = &spec.head {
+    if let Some(head) = head {
         let (out, dense) = head.paths(architecture.family);
         // PEFT names a module by its first part: `classifier` covers both layers of RoBERTa's.
         let first = |path: &str| path.split('.').next().unwrap_or(path).to_owned();
@@ -128,6 +139,11 @@ pub(crate) fn spec(
     };
     let task = entries.text("task_type")?.unwrap_or_default();
     let family = backbone.network.architecture().family;
+    let prompt = matches!(method, Method::Prompt { .. });
+    if prompt && matches!(task, "SEQ_CLS" | "TOKEN_CLS") && !family.is_decoder() {
+        let reason = "PEFT's head reads a virtual token, ours the first of the text; use LoRA";
+        return Err(format!("task_type `{task}` with PROMPT_TUNING of an encoder: {reason}"));
+    }
     let head = match task {
         "SEQ_CLS" => Some(entries.head(stored, family)?),
         "TOKEN_CLS" => Some(entries.token_head(stored, family)?),
@@ -348,7 +364,7 @@ impl<'a> Entries<'a> {
         let (out, dense) = head.paths(family);
         head.labels = labels(stored, out)?;
         if let Some(dense) = dense
-            && !stored.contains_key(&format!("{PREFIX}{dense}.weight"))
+            && head_weight(stored, dense).is_none()
         {
             let advice = "add it to `modules_to_save`";
             return Err(format!("`{dense}` is not in the file, and was random; {advice}"));
@@ -380,17 +396,22 @@ impl<'a> Entries<'a> {
 
 /// Numbers as labels, as many as the head in the file has outputs.
 fn labels(stored: &BTreeMap<String, Tensor>, out: &str) -> Result<Vec<String>, Refusal> {
-    let name = format!("{PREFIX}{out}.weight");
-    let weight = stored.get(&name).ok_or_else(|| format!("`{name}` is not in the file"))?;
+    let missing = || format!("`{PREFIX}{out}.weight` is not in the file");
+    let weight = head_weight(stored, out).ok_or_else(missing)?;
     let count = weight.dims().first().copied().unwrap_or(0);
     Ok((0..count).map(|label| label.to_string()).collect())
+}
+
+/// The weight of a head's layer, whatever PEFT put before its name.
+fn head_weight<'a>(stored: &'a BTreeMap<String, Tensor>, path: &str) -> Option<&'a Tensor> {
+    [PREFIX, OUTER].iter().find_map(|prefix| stored.get(&format!("{prefix}{path}.weight")))
 }
 
 /// Our name of a tensor as PEFT writes it on disk.
 fn disk_name(name: &str, wrapped: &str) -> String {
     match name {
         virtual_tokens::NAME => name.to_owned(),
-        vera::A | vera::B => format!("base_model.{name}"),
+        vera::A | vera::B => format!("{OUTER}{name}"),
         _ => format!("{PREFIX}{wrapped}{name}"),
     }
 }
@@ -408,7 +429,7 @@ pub(crate) fn to_disk(
     tensors: &BTreeMap<String, Tensor>,
     family: Family,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let wrapped = if spec.head.is_some() { family.wrapped() } else { "" };
+    let wrapped = if shared_head(spec, family).is_some() { family.wrapped() } else { "" };
     let mut stored = BTreeMap::new();
     for (name, tensor) in tensors {
         if name.ends_with(lora::FIXED_A) || name.ends_with(lora::FIXED_B) {
@@ -426,8 +447,12 @@ pub(crate) fn to_disk(
         } else {
             tensor.clone()
         };
-        let wrapped = if is_head(name) { "" } else { wrapped };
-        stored.insert(disk_name(name, wrapped), tensor);
+        let disk = match (is_head(name), &spec.method) {
+            (true, Method::Prompt { .. } | Method::Prefix { .. }) => format!("{OUTER}{name}"),
+            (true, _) => disk_name(name, ""),
+            (false, _) => disk_name(name, wrapped),
+        };
+        stored.insert(disk, tensor);
     }
     Ok(stored)
 }
@@ -444,7 +469,7 @@ pub(crate) fn from_disk(
     };
     let mut tensors = BTreeMap::new();
     for (disk, tensor) in stored {
-        let name = disk.strip_prefix(PREFIX).or(disk.strip_prefix("base_model.")).unwrap_or(&disk);
+        let name = disk.strip_prefix(PREFIX).or(disk.strip_prefix(OUTER)).unwrap_or(&disk);
         let name = name
             .strip_prefix(family.wrapped())
             .filter(|_| !family.wrapped().is_empty())
