@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::hub::HubError;
+
 /// A failure of loading, running or training a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -33,6 +35,9 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
     },
+    /// A model of the hub could not be fetched.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     // ---- weights ----
     /// A weight is missing from a checkpoint.
     #[error("weight `{name}` is missing")]
