@@ -131,7 +131,7 @@ fn what_is_there_is_not_fetched_again() {
     assert_eq!(paths, ["/api/models/owner/tiny/revision/main"]);
     assert_eq!(place.fetch(&format!("owner/tiny@{COMMIT}")).unwrap(), first);
     assert!(place.hub.requests().is_empty(), "a commit never changes");
-    // Contents that lost bytes are replaced, and so is a link that leads nowhere.
+    // Contents that are gone are fetched again, and the link that led nowhere leads there.
     let weights = fs::read(Path::new(GOLDEN).join("model.safetensors")).unwrap();
     fs::remove_file(place.folder().join("blobs").join(sha256(&weights))).unwrap();
     assert_eq!(place.fetch("owner/tiny@main").unwrap(), first);

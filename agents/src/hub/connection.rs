@@ -211,7 +211,7 @@ impl<'a> Connection<'a> {
         let Ok(target) = location.parse::<Uri>() else { return refuse("is no address") };
         let mut parts = target.into_parts();
         if parts.scheme.is_none() {
-            if parts.authority.is_some() || !location.starts_with('/') {
+            if !location.starts_with('/') || location.starts_with("//") {
                 return refuse("is no full address");
             }
             let from = from.clone().into_parts();

@@ -172,10 +172,9 @@ fn answer(hub: &mut Behaviour, own: &str, request: &Request) -> (String, Vec<u8>
     }
     let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
     if let Some(file) = path.strip_prefix(&format!("/owner/tiny/resolve/{COMMIT}/")) {
-        if let Some(bytes) = hub.small.get(file) {
-            let etag = hub.etag.clone().unwrap_or_else(|| sha256(bytes)[..40].to_owned());
-            let more = format!("ETag: \"{etag}\"\r\n{commit}");
-            return (line(200, &more, bytes.len()), bytes.clone());
+        if hub.small.contains_key(file) {
+            let more = format!("Location: /api/resolve-cache/{file}\r\n{commit}");
+            return (line(307, &more, 0), Vec::new());
         }
         let Some(bytes) = hub.large.get(file) else { return missing };
         let etag = hub.etag.clone().unwrap_or_else(|| sha256(bytes));
@@ -184,6 +183,14 @@ fn answer(hub: &mut Behaviour, own: &str, request: &Request) -> (String, Vec<u8>
             "Location: {store}/cdn/{file}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {size}\r\n{commit}"
         );
         return (line(302, &more, 0), Vec::new());
+    }
+    if let Some(file) = path.strip_prefix("/api/resolve-cache/") {
+        if let Some(bytes) = hub.small.get(file) {
+            let etag = hub.etag.clone().unwrap_or_else(|| sha256(bytes)[..40].to_owned());
+            let more = format!("ETag: \"{etag}\"\r\n{commit}");
+            return (line(200, &more, bytes.len()), bytes.clone());
+        }
+        return missing;
     }
     let Some(bytes) = path.strip_prefix("/cdn/").and_then(|file| hub.large.get(file)) else {
         return missing;
