@@ -37,7 +37,7 @@ pub enum ModelError {
     },
     /// A model of the hub could not be fetched.
     #[error(transparent)]
-    Hub(#[from] HubError),
+    Hub(Box<HubError>),
     // ---- weights ----
     /// A weight is missing from a checkpoint.
     #[error("weight `{name}` is missing")]
@@ -152,6 +152,12 @@ pub enum ModelError {
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<HubError> for ModelError {
+    fn from(error: HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 /// The result of this crate's functions.

@@ -41,7 +41,7 @@ impl Place {
 
     fn refused(&self, model: &str) -> HubError {
         match self.fetch(model) {
-            Err(ModelError::Hub(error)) => error,
+            Err(ModelError::Hub(error)) => *error,
             other => panic!("{other:?}"),
         }
     }
