@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod checkpoint;
 pub mod config;
 mod differentiable;
+pub mod digest;
 pub mod gguf;
 pub mod hooks;
 pub mod kv_cache;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::hub::HubError;
+
 /// A failure of loading, running or training a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -33,6 +35,9 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
     },
+    /// A model of the hub could not be fetched.
+    #[error(transparent)]
+    Hub(Box<HubError>),
     // ---- weights ----
     /// A weight is missing from a checkpoint.
     #[error("weight `{name}` is missing")]
@@ -147,6 +152,12 @@ pub enum ModelError {
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<HubError> for ModelError {
+    fn from(error: HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 /// The result of this crate's functions.

@@ -10,6 +10,7 @@
 //! - [`tokenizer`]: text to tokens and back
 //! - [`prompt`]: how a conversation is written for a model
 //! - [`backbone`]: the pretrained decoder: configuration, weights, forward pass, backward pass
+//! - [`hub`]: models from the Hugging Face hub, fetched into the standard cache
 //! - [`adapter`]: what makes a model an agent's own: LoRA, unfrozen layers, heads; generations
 //! - [`transfer`]: how an agent starts from the backbone: feature-based, parameter-based, frozen layers
 //! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
@@ -23,6 +24,7 @@ pub mod backbone;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod hub;
 pub mod learning;
 pub mod name;
 pub mod pretrain;

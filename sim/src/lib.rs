@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //! - [`run`]: all wiring of a run, nothing else
+//! - [`backbone`]: pretrained networks, fetched, loaded and recorded
 //! - [`scenario`]: what the user typed, checked, as plain types
 //! - [`task`]: where queries come from and how replies are scored
 //! - [`protocol`]: who speaks when
@@ -24,6 +25,7 @@
 //! - [`pretraining`]: how `polylogue-tiny` is made
 //! - [`tuning`]: a pretrained model tuned as a classifier, without a society
 pub mod agent;
+pub mod backbone;
 pub mod channel;
 pub mod clock;
 pub mod conductor;

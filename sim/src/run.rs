@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use agents::adapter::head::HeadSpec;
 use agents::adapter::{Adapter, AdapterSpec, Method};
-use agents::backbone::{Backbone, builtin};
+use agents::backbone::Backbone;
+use agents::backbone::digest;
 use agents::device::DeviceKind;
 use agents::engine::Engine;
 use agents::error::ModelError;
@@ -14,18 +15,18 @@ use agents::name::AgentName;
 use agents::seed::Seed;
 use agents::transfer::VERDICTS;
 use ractor::Actor;
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::agent::{AgentArguments, Role};
+use crate::backbone::{self, Fetching, HubSettings, Opened};
 use crate::clock;
 use crate::conductor::stage::{Member, Stage};
 use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::recorder::{FORMAT, RecordError, Recorder};
-use crate::scenario::{BackbonePlan, BackboneSource, Labels, Scenario, TransferPlan};
+use crate::scenario::{BackbonePlan, Labels, Scenario, TransferPlan};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
 use crate::task::{Task, TaskError};
@@ -37,6 +38,8 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Which device runs the models.
     pub device: DeviceKind,
+    /// Where models of the hub are kept and fetched from.
+    pub hub: HubSettings,
     /// The command line, for the manifest.
     pub arguments: Vec<String>,
 }
@@ -103,13 +106,17 @@ pub struct Prepared {
     recorder: Recorder,
 }
 
-/// Loads data and models and creates the run directory.
+/// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.
 ///
 /// # Errors
 /// When a file, a model or the run directory cannot be used.
-pub fn prepare(scenario: Scenario, options: &RunOptions) -> Result<Prepared, RunError> {
+pub fn prepare(
+    scenario: Scenario,
+    options: &RunOptions,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Prepared, RunError> {
     let task = Task::load(&scenario.task)?;
-    let backbones = backbones(&scenario, options.device)?;
+    let (backbones, origins) = backbones(&scenario, options, hear)?;
     let members = members(&scenario, &task, &backbones)?;
     let out = options.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
@@ -117,7 +124,7 @@ pub fn prepare(scenario: Scenario, options: &RunOptions) -> Result<Prepared, Run
     let recorder = Recorder::create(&out)?;
     recorder.write("scenario.toml", &scenario.source)?;
     recorder.write("scenario.resolved.toml", &scenario.resolved)?;
-    let manifest = manifest(&scenario, options);
+    let manifest = manifest(&scenario, options, &origins)?;
     recorder.write("manifest.json", &format!("{manifest:#}\n"))?;
     Ok(Prepared { scenario: Arc::new(scenario), task: Arc::new(task), members, recorder })
 }
@@ -158,29 +165,30 @@ impl Prepared {
     }
 }
 
+/// Backbones by name, and where each came from.
+type Backbones = (BTreeMap<String, Arc<Backbone>>, BTreeMap<String, Value>);
+
 fn backbones(
     scenario: &Scenario,
-    device: DeviceKind,
-) -> Result<BTreeMap<String, Arc<Backbone>>, RunError> {
-    let load = |name: &str, plan: &BackbonePlan| -> Result<Backbone, ModelError> {
-        let device = device.open()?;
-        let backbone = match &plan.source {
-            BackboneSource::Builtin => builtin::polylogue_tiny(&device)?,
-            BackboneSource::Path(path) => Backbone::load(path, &device)?,
-        };
+    options: &RunOptions,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Backbones, RunError> {
+    let mut load = |name: &str, plan: &BackbonePlan| -> Result<Opened, ModelError> {
+        let mut opened = backbone::open(&plan.source, options.device, &options.hub, hear)?;
         if plan.from_scratch {
-            return backbone.from_scratch(Seed::new(scenario.seed).child("backbone").child(name));
+            let seed = Seed::new(scenario.seed).child("backbone").child(name);
+            opened.backbone = opened.backbone.from_scratch(seed)?;
         }
-        Ok(backbone)
+        Ok(opened)
     };
-    scenario
-        .backbones
-        .iter()
-        .map(|(name, plan)| match load(name, plan) {
-            Ok(backbone) => Ok((name.clone(), Arc::new(backbone))),
-            Err(error) => Err(RunError::Backbone { name: name.clone(), error }),
-        })
-        .collect()
+    let (mut backbones, mut origins) = (BTreeMap::new(), BTreeMap::new());
+    for (name, plan) in &scenario.backbones {
+        let opened =
+            load(name, plan).map_err(|error| RunError::Backbone { name: name.clone(), error })?;
+        backbones.insert(name.clone(), Arc::new(opened.backbone));
+        origins.insert(name.clone(), opened.origin);
+    }
+    Ok((backbones, origins))
 }
 
 fn members(
@@ -267,12 +275,17 @@ fn recipes(
         .collect()
 }
 
-fn manifest(scenario: &Scenario, options: &RunOptions) -> serde_json::Value {
+fn manifest(
+    scenario: &Scenario,
+    options: &RunOptions,
+    origins: &BTreeMap<String, Value>,
+) -> Result<Value, RunError> {
     let digest = |path: &Path| {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        let refuse =
+            |error: ModelError| RecordError { path: path.into(), reason: error.to_string() };
+        digest::of_file(path).map_err(refuse)
     };
-    json!({
+    Ok(json!({
         "format": FORMAT,
         "polylogue": env!("CARGO_PKG_VERSION"),
         "scenario": scenario.name,
@@ -282,8 +295,9 @@ fn manifest(scenario: &Scenario, options: &RunOptions) -> serde_json::Value {
         "began": clock::stamp(),
         "platform": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "data": {
-            "train": digest(&scenario.task.train),
-            "holdout": digest(&scenario.task.holdout),
+            "train": digest(&scenario.task.train)?,
+            "holdout": digest(&scenario.task.holdout)?,
         },
-    })
+        "backbones": origins,
+    }))
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use agents::adapter::Method;
+use agents::hub::HubModel;
 use agents::name::AgentName;
 
 pub use self::load::load;
@@ -74,6 +75,8 @@ pub enum BackboneSource {
     Builtin,
     /// A folder in Hugging Face layout.
     Path(PathBuf),
+    /// A model of the Hugging Face hub.
+    Hub(HubModel),
 }
 
 /// An agent.

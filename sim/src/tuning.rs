@@ -15,19 +15,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agents::adapter::{Adapter, AdapterSpec, Method};
-use agents::backbone::{Backbone, builtin};
+use agents::backbone::Backbone;
 use agents::device::DeviceKind;
 use agents::error::ModelError;
+use agents::hub::HubError;
 use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
 use agents::seed::Seed;
+use serde_json::Value;
 
 use self::data::{Data, Part};
 use self::error::TuneError;
-use self::plan::{BUILTIN, Plan, Stage};
+use self::plan::{BUILTIN, HUB, Plan, Stage};
 use self::report::{PartReport, Report, StageReport};
+use crate::backbone::{self, Fetching, HubSettings};
 use crate::clock::Stopwatch;
 use crate::metric::classes::ClassScores;
+use crate::scenario::BackboneSource;
+use crate::scenario::suggestion::quote;
 
 /// Most tokens that go through the network at once on one thread.
 const MICRO_BATCH_TOKENS: usize = 256;
@@ -35,6 +40,8 @@ const MICRO_BATCH_TOKENS: usize = 256;
 /// What happens while a tuning goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
+    /// The model comes from the hub.
+    Fetching(Fetching),
     /// Data and model are read.
     Ready {
         /// Classes.
@@ -90,11 +97,16 @@ pub enum Progress {
 ///
 /// # Errors
 /// When data or model cannot be used, a training diverges, or a file cannot be written.
-pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<Report, TuneError> {
+pub fn tune(
+    plan: &Plan,
+    out: &Path,
+    hub: &HubSettings,
+    mut hear: impl FnMut(&Progress),
+) -> Result<Report, TuneError> {
     let watch = Stopwatch::start();
     let data = Data::read(&plan.data)?;
     let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
-    let mut tuning = Tuning::new(plan, &data)?;
+    let mut tuning = Tuning::new(plan, &data, hub, &mut hear)?;
     create(out)?;
     let trained = tuning.first(&parts)?;
     let parameters = tuning.backbone.network.architecture().parameters();
@@ -111,7 +123,7 @@ pub fn tune(plan: &Plan, out: &Path, mut hear: impl FnMut(&Progress)) -> Result<
         };
         reports.push(tuning.run(part, &folder, &mut hear)?);
     }
-    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()]);
+    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()], tuning.origin);
     let json = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
     write(&out.join("report.json"), &json)?;
     Ok(report)
@@ -122,6 +134,8 @@ struct Tuning<'a> {
     plan: &'a Plan,
     data: &'a Data,
     backbone: Arc<Backbone>,
+    /// Where it came from.
+    origin: Value,
     /// The tokens of every example.
     tokens: Vec<Vec<u32>>,
     /// Features under the frozen model, with the row of each example; empty where none are needed.
@@ -130,19 +144,17 @@ struct Tuning<'a> {
 }
 
 impl<'a> Tuning<'a> {
-    fn new(plan: &'a Plan, data: &'a Data) -> Result<Self, TuneError> {
+    fn new(
+        plan: &'a Plan,
+        data: &'a Data,
+        hub: &HubSettings,
+        hear: &mut impl FnMut(&Progress),
+    ) -> Result<Self, TuneError> {
         let fail = |error: ModelError| TuneError::model(&plan.model, error);
-        let device = DeviceKind::Cpu.open().map_err(fail)?;
-        let backbone = match plan.model.as_str() {
-            BUILTIN => builtin::polylogue_tiny(&device).map_err(fail)?,
-            folder if !Path::new(folder).is_dir() => {
-                let what =
-                    format!("there is no model {}", crate::scenario::suggestion::quote(folder));
-                let help = format!("--model takes {BUILTIN}, or the folder that holds config.json");
-                return Err(TuneError::setting(what, help));
-            }
-            folder => Backbone::load(Path::new(folder), &device).map_err(fail)?,
-        };
+        let source = source(&plan.model)?;
+        let mut fetching = |fetching: &Fetching| hear(&Progress::Fetching(fetching.clone()));
+        let opened = backbone::open(&source, DeviceKind::Cpu, hub, &mut fetching).map_err(fail)?;
+        let (backbone, origin) = (opened.backbone, opened.origin);
         let longest = plan.data.longest.min(backbone.network.architecture().positions);
         let tokenizer = &backbone.tokenizer;
         let tokens = data
@@ -156,7 +168,7 @@ impl<'a> Tuning<'a> {
             return Err(TuneError::setting(what, "remove it from the data"));
         }
         let (features, rows) = (None, BTreeMap::new());
-        Ok(Self { plan, data, backbone: Arc::new(backbone), tokens, features, rows })
+        Ok(Self { plan, data, backbone: Arc::new(backbone), origin, tokens, features, rows })
     }
 
     /// Tries the first adapter on the first example, so that what does not suit is found before anything is
@@ -340,6 +352,26 @@ impl<'a> Tuning<'a> {
     }
 }
 
+/// Where a model comes from: a word, a folder that is there, or a name on the hub.
+fn source(model: &str) -> Result<BackboneSource, TuneError> {
+    if model == BUILTIN {
+        return Ok(BackboneSource::Builtin);
+    }
+    if Path::new(model).is_dir() {
+        return Ok(BackboneSource::Path(model.into()));
+    }
+    if let Some(name) = model.strip_prefix(HUB) {
+        let name = name.parse().map_err(|error: HubError| TuneError::model(model, error.into()))?;
+        return Ok(BackboneSource::Hub(name));
+    }
+    let what = format!("there is no model {}", quote(model));
+    let help = format!(
+        "--model takes {BUILTIN}, the folder that holds config.json, or {HUB}OWNER/NAME@REVISION for a \
+         model of the Hugging Face hub"
+    );
+    Err(TuneError::setting(what, help))
+}
+
 fn create(folder: &Path) -> Result<(), TuneError> {
     std::fs::create_dir_all(folder)
         .map_err(|e| TuneError::Output { path: folder.into(), reason: e.to_string() })
@@ -348,4 +380,21 @@ fn create(folder: &Path) -> Result<(), TuneError> {
 fn write(path: &Path, text: &str) -> Result<(), TuneError> {
     std::fs::write(path, text)
         .map_err(|e| TuneError::Output { path: path.into(), reason: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_a_word_a_folder_or_a_name_on_the_hub() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().display().to_string();
+        assert_eq!(source(BUILTIN).unwrap(), BackboneSource::Builtin);
+        assert_eq!(source(&there).unwrap(), BackboneSource::Path(there.into()));
+        let BackboneSource::Hub(model) = source("hub:a/b@v2").unwrap() else { panic!() };
+        assert_eq!(model.to_string(), "a/b@v2");
+        assert!(matches!(source("hub:../b"), Err(TuneError::Model { .. })));
+        assert!(matches!(source("a/b"), Err(TuneError::Setting { .. })));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use polylogue_tests::{polylogue, root};
+use polylogue_tests::{polylogue, polylogue_with, root};
 
 fn refused(arguments: &[&str], expected: &[&str]) {
     let output = polylogue(arguments);
@@ -76,6 +76,34 @@ fn bad_models_are_refused() {
     let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
     fs::write(folder.path().join("config.json"), config.replace("\"llama\"", "\"gpt2\"")).unwrap();
     run(&["gpt2", "llama"]);
+}
+
+#[test]
+fn a_model_of_the_hub_is_not_fetched_by_check_and_named_when_it_is_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().to_string_lossy().into_owned();
+    // Nobody listens there: a request would fail, and the command with it.
+    let nowhere = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://127.0.0.1:1")];
+    let set = "backbone.base={hub=\"owner/tiny@v1\"}";
+    let output = polylogue_with(&["check", SCENARIO, "--set", set], &nowhere);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let says = |arguments: &[&str], more: (&str, &str)| {
+        let output = polylogue_with(arguments, &[nowhere[0], nowhere[1], more]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).replace('│', " ");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let out = format!("{home}/run");
+    let run = ["run", SCENARIO, "--set", set, "--out", &out];
+    let said = says(&run, ("HF_HUB_OFFLINE", "1"));
+    assert!(said.contains("backbone `base`: owner/tiny@v1 is not complete in the cache"), "{said}");
+    let said = says(&run, ("HF_HUB_OFFLINE", "0"));
+    assert!(said.contains("could not reach 127.0.0.1:1"), "{said}");
+    let data = format!("{SCENARIO}/travel.jsonl");
+    let tune = ["tune", "--model", "hub:owner/tiny", "--method", "frozen", "--folds", "2"];
+    let tune = [&tune[..], &["--train", &data, "--label", "intent", "--out", &out]].concat();
+    let said = says(&tune, ("HF_HUB_OFFLINE", "1"));
+    assert!(said.contains("owner/tiny@main is not complete in the cache"), "{said}");
 }
 
 #[test]

@@ -37,6 +37,11 @@ fn a_society_plays_learns_and_leaves_everything_behind() {
     for name in ["scenario.toml", "manifest.json", "summary.json", "times.jsonl"] {
         assert!(path.join(name).exists(), "{name}");
     }
+    let manifest = std::fs::read_to_string(path.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let base = &manifest["backbones"]["base"];
+    assert_eq!(base["builtin"], "polylogue-tiny");
+    assert_eq!(base["files"]["model.safetensors"].as_str().map(str::len), Some(64));
     for generation in ["g1", "g2"] {
         let adapter = path.join("adapters/understand").join(generation);
         assert!(adapter.join("adapter_model.safetensors").exists(), "{generation} is kept");

@@ -52,7 +52,8 @@ pub fn run(more: &[&str]) -> Ran {
         .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
     let directory = tempfile::tempdir().expect("a temporary folder");
     let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
-    let prepared = sim::run::prepare(scenario, &options).expect("a run that can begin");
+    let prepared =
+        sim::run::prepare(scenario, &options, &mut |_| {}).expect("a run that can begin");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let finished = runtime
@@ -77,6 +78,15 @@ pub fn events(log: &str) -> Vec<Event> {
 /// When it cannot be built or started.
 #[must_use]
 pub fn polylogue(arguments: &[&str]) -> Output {
+    polylogue_with(arguments, &[])
+}
+
+/// The same with more environment variables.
+///
+/// # Panics
+/// When it cannot be built or started.
+#[must_use]
+pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "polylogue"])
         .current_dir(root())
@@ -90,6 +100,7 @@ pub fn polylogue(arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(root())
         .env("NO_COLOR", "1")
+        .envs(environment.iter().copied())
         .output()
         .expect("the binary starts")
 }

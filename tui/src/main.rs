@@ -7,6 +7,7 @@ mod allocator;
 mod app;
 mod check;
 mod exit_code;
+mod fetching;
 mod input;
 mod keys;
 mod plain;

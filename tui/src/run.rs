@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use miette::IntoDiagnostic;
+use sim::backbone::HubSettings;
 use sim::control::Control;
 use sim::feed::{self, Feed, Watch};
 use sim::run::{Finished, Prepared, RunError, RunOptions};
 
 use crate::app::{App, Command, Options, Sources};
 use crate::exit_code::Exit;
+use crate::fetching::Downloads;
 use crate::input::Keyboard;
 use crate::plain::Plain;
 use crate::terminal::Screen;
@@ -70,10 +72,13 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
     let scenario = sim::scenario::load(&arguments.scenario, &arguments.set, arguments.seed)?;
     let options = RunOptions {
         out: arguments.out,
+        hub: HubSettings::from_environment(),
         arguments: std::env::args().collect(),
         ..RunOptions::default()
     };
-    let prepared = sim::run::prepare(scenario, &options).into_diagnostic()?;
+    let mut downloads = Downloads::new();
+    let prepared = sim::run::prepare(scenario, &options, &mut |fetching| downloads.show(fetching))
+        .into_diagnostic()?;
     let directory = prepared.directory().to_owned();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;

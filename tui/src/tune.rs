@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use sim::backbone::HubSettings;
 use sim::tuning::error::TuneError;
 use sim::tuning::plan::Plan;
 use sim::tuning::recipe::{
@@ -16,6 +17,7 @@ use sim::tuning::report::Report;
 use sim::tuning::{Progress, tune as run};
 
 use crate::exit_code::Exit;
+use crate::fetching::Downloads;
 use crate::untrusted::Untrusted;
 
 /// Seconds between two states of the progress line.
@@ -28,7 +30,7 @@ const WEAKEST: usize = 5;
 pub(crate) struct TuneArguments {
     /// A recipe, `tune.toml`, or the folder it is in; options below win over it.
     recipe: Option<PathBuf>,
-    /// `polylogue-tiny`, or a folder in Hugging Face layout.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, or `hub:owner/name@revision`.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Examples to learn from: `.csv`, `.jsonl`, or `LABEL=FILE` with one text a line; may be repeated.
@@ -158,7 +160,7 @@ pub(crate) fn tune(arguments: &TuneArguments) -> miette::Result<Exit> {
         PathBuf::from("runs").join(format!("{stamp}_tune_{}_{}", plan.method.name(), plan.seed))
     });
     let mut line = Line::new(std::io::stderr().is_terminal());
-    let result = run(&plan, &out, |progress| line.show(progress));
+    let result = run(&plan, &out, &HubSettings::from_environment(), |progress| line.show(progress));
     line.clear();
     match result {
         Ok(report) => {
@@ -283,15 +285,17 @@ struct Line {
     /// Columns that the present text takes.
     width: usize,
     shown: f64,
+    downloads: Downloads,
 }
 
 impl Line {
     fn new(visible: bool) -> Self {
-        Self { visible, stage: String::new(), width: 0, shown: 0.0 }
+        Self { visible, stage: String::new(), width: 0, shown: 0.0, downloads: Downloads::new() }
     }
 
     fn show(&mut self, progress: &Progress) {
         match progress {
+            Progress::Fetching(fetching) => self.downloads.show(fetching),
             Progress::Ready { classes, parts, trained, parameters } => self.keep(&format!(
                 "{classes} classes, {parts} training{}, {trained} of {parameters} parameters trained",
                 if *parts == 1 { "" } else { "s" }

@@ -2,6 +2,7 @@
 //!
 //! Made by `polylogue pretrain scenarios/pretrain`; `card.json` beside the weights says from what.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device};
@@ -9,6 +10,7 @@ use candle_core::{DType, Device};
 use super::Backbone;
 use super::architecture::Architecture;
 use super::checkpoint::Checkpoint;
+use super::digest;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
@@ -29,4 +31,17 @@ pub fn polylogue_tiny(device: &Device) -> Result<Backbone> {
     let checkpoint = Checkpoint::from_bytes(WEIGHTS, path)?;
     let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
     Backbone::read(architecture, &checkpoint, tokenizer, DType::F32, device)
+}
+
+/// The SHA-256 of each embedded file, by name.
+#[must_use]
+pub fn digests() -> BTreeMap<String, String> {
+    [
+        ("config.json", CONFIG.as_bytes()),
+        ("tokenizer.json", TOKENIZER),
+        ("model.safetensors", WEIGHTS),
+    ]
+    .into_iter()
+    .map(|(name, bytes)| (name.to_owned(), digest::of_bytes(bytes)))
+    .collect()
 }

@@ -18,14 +18,16 @@ use serde::Deserialize;
 pub(crate) use self::contents::Contents;
 use crate::error::{ModelError, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Weights in one file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Which shard holds which weight.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Largest header or index that is read, in bytes; the limit of the safetensors crate.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// Largest file that is read as a whole, in bytes.
 const LARGEST_WHOLE: u64 = 16 << 30;
 /// What PyTorch calls its pickle files.
-const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+pub(crate) const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -48,6 +50,38 @@ struct Entry {
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn read(path: &Path) -> Result<Self> {
+        let bytes = Contents::open(path)?;
+        serde_json::from_slice(&bytes.whole(LARGEST_HEADER)?)
+            .map_err(|e| malformed(path, e.to_string()))
+    }
+
+    /// The shards, none of which leads out of their folder.
+    fn shards(&self, path: &Path) -> Result<BTreeSet<&str>> {
+        let shards: BTreeSet<&str> = self.weight_map.values().map(String::as_str).collect();
+        match shards.iter().find(|shard| !is_plain(shard)) {
+            None => Ok(shards),
+            Some(shard) => {
+                let reason = format!("shard {shard:?} is not the plain name of a safetensors file");
+                Err(malformed(path, reason))
+            }
+        }
+    }
+}
+
+fn malformed(path: &Path, reason: String) -> ModelError {
+    ModelError::Malformed { path: path.into(), what: "index of shards", reason }
+}
+
+/// The shards that an index of shards names.
+///
+/// # Errors
+/// When it cannot be read, or names something that is not a plain safetensors file.
+pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(Index::read(index)?.shards(index)?.into_iter().map(str::to_owned).collect())
 }
 
 impl Checkpoint {
@@ -82,24 +116,16 @@ impl Checkpoint {
     }
 
     fn sharded(directory: &Path, path: &Path) -> Result<Self> {
-        let malformed =
-            |reason| ModelError::Malformed { path: path.into(), what: "index of shards", reason };
-        let file = Contents::open(path)?;
-        let index: Index = serde_json::from_slice(&file.whole(LARGEST_HEADER)?)
-            .map_err(|e| malformed(e.to_string()))?;
-        let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        let index = Index::read(path)?;
         let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
-        for shard in shards {
-            if !is_plain(shard) {
-                let reason = format!("shard {shard:?} is not the plain name of a safetensors file");
-                return Err(malformed(reason));
-            }
+        for shard in index.shards(path)? {
             let contents = Contents::open(&directory.join(shard))?;
             let mut held = header(&contents, files.len())?;
             for (name, _) in index.weight_map.iter().filter(|(_, of)| *of == shard) {
                 let entry = held.remove(name).ok_or_else(|| {
-                    malformed(format!("weight `{name}` is not in {shard}, where it should be"))
+                    let reason = format!("weight `{name}` is not in {shard}, where it should be");
+                    malformed(path, reason)
                 })?;
                 tensors.insert(name.clone(), entry);
             }

@@ -247,24 +247,37 @@ pub enum Problem {
         help: String,
     },
     /// A backbone from nowhere.
-    #[error("the backbone {name} has neither `builtin` nor `path`")]
+    #[error("the backbone {name} has none of `builtin`, `path` and `hub`")]
     #[diagnostic(help(
-        "write `builtin = \"polylogue-tiny\"`, or `path = \"FOLDER\"` for your own"
+        "write `builtin = \"polylogue-tiny\"`, `path = \"FOLDER\"` for your own, or \
+         `hub = \"OWNER/NAME@REVISION\"`"
     ))]
     NoBackboneSource {
         name: String,
         #[label("from where?")]
         at: SourceSpan,
     },
-    /// A backbone from two places.
-    #[error("the backbone {name} has both `builtin` and `path`")]
-    #[diagnostic(help("remove one of the two"))]
+    /// A backbone from several places.
+    #[error("the backbone {name} has more than one of `builtin`, `path` and `hub`")]
+    #[diagnostic(help("keep one of them"))]
     TwoBackboneSources {
         name: String,
         #[label("from here")]
-        builtin: SourceSpan,
+        first: SourceSpan,
         #[label("or from here?")]
-        path: SourceSpan,
+        at: SourceSpan,
+    },
+    /// A name that no model of the hub has.
+    #[error("{name} names no model of the hub: {reason}")]
+    #[diagnostic(help(
+        "write `hub = \"OWNER/NAME\"` or `hub = \"OWNER/NAME@REVISION\"`, as in \
+         HuggingFaceTB/SmolLM2-135M@main"
+    ))]
+    InvalidHubModel {
+        name: String,
+        reason: String,
+        #[label("no model")]
+        at: SourceSpan,
     },
     /// A network that is not inside the binary.
     #[error("there is no builtin network {name}")]

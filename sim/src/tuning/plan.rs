@@ -19,6 +19,8 @@ use super::recipe::{DataRecipe, MethodRecipe, Recipe, StageRecipe};
 
 /// The network inside the binary.
 pub const BUILTIN: &str = "polylogue-tiny";
+/// Begins the name of a model of the Hugging Face hub.
+pub const HUB: &str = "hub:";
 /// Where texts are cut unless said otherwise.
 const LONGEST: usize = 256;
 /// Fewest steps that a training takes when nobody says how many: small data is seen more often.
@@ -31,7 +33,7 @@ pub struct Plan {
     pub seed: u64,
     /// How often the whole is done, each time with the next seed.
     pub repeats: usize,
-    /// `polylogue-tiny`, or a folder.
+    /// `polylogue-tiny`, a folder, or `hub:owner/name@revision`.
     pub model: String,
     /// The examples.
     pub data: DataPlan,
@@ -240,7 +242,7 @@ impl Plan {
     pub fn of(recipe: &Recipe) -> Result<Self, TuneError> {
         let method = MethodPlan::of(recipe.method.as_ref())?;
         let Some(model) = recipe.model.clone() else {
-            let help = format!("name one with --model: {BUILTIN}, or a folder that holds one");
+            let help = format!("name one with --model: {BUILTIN}, a folder, or {HUB}OWNER/NAME");
             return Err(TuneError::setting("no model is named", help));
         };
         let repeats = recipe.repeats.unwrap_or(1);

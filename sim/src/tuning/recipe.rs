@@ -161,6 +161,7 @@ impl Recipe {
         let folder = file.parent().unwrap_or(Path::new(""));
         if let Some(model) = &mut recipe.model
             && model != super::plan::BUILTIN
+            && !model.starts_with(super::plan::HUB)
         {
             *model = below(folder, model, "--model")?;
         }
@@ -227,6 +228,7 @@ mod tests {
         assert_eq!(offset, 9);
         assert!(at("[method.lora]\nrank = 'x'\n").0.contains("usize"));
         assert!(at("[method.qlora]\n").0.contains("qlora"));
+        assert_eq!(read("model = 'hub:a/b@v1'").unwrap().model.as_deref(), Some("hub:a/b@v1"));
         assert!(matches!(read("model = '../x'"), Err(TuneError::Setting { .. })));
         assert!(matches!(read("[data]\ntrain = ['a=/etc/x']"), Err(TuneError::Setting { .. })));
     }

@@ -18,6 +18,8 @@ const POINTS: usize = 60;
 pub struct Report {
     /// The model.
     pub model: String,
+    /// Where it came from, and the SHA-256 of each of its files.
+    pub origin: Value,
     /// The method's name.
     pub method: &'static str,
     /// Everything that was set, with what nobody said filled in.
@@ -105,6 +107,7 @@ impl Report {
         trained: usize,
         parts: Vec<PartReport>,
         [reading_seconds, seconds]: [f64; 2],
+        origin: Value,
     ) -> Self {
         let over = |value: fn(&PartReport) -> f64| {
             let (mean, half) = mean_interval(&parts.iter().map(value).collect::<Vec<f64>>());
@@ -118,6 +121,7 @@ impl Report {
         });
         Self {
             model: plan.model.clone(),
+            origin,
             method: plan.method.name(),
             settings: settings(plan),
             labels: data.labels.len(),

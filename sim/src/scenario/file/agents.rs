@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::scenario::place::At;
 use crate::scenario::words;
 
-/// A pretrained network: exactly one of `builtin` and `path`.
+/// A pretrained network: exactly one of `builtin`, `path` and `hub`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::scenario) struct BackboneFile {
@@ -18,6 +18,10 @@ pub(in crate::scenario) struct BackboneFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(in crate::scenario) path: Option<At<String>>,
+    /// A model of the Hugging Face hub, fetched before the run: `owner/name@revision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"HuggingFaceTB/SmolLM2-135M@main")]
+    pub(in crate::scenario) hub: Option<At<String>>,
     /// Replace the weights by random ones: the control without transfer.
     #[serde(default)]
     pub(in crate::scenario) from_scratch: bool,

@@ -50,6 +50,23 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
+fn a_model_of_the_hub_is_named_with_its_revision() {
+    let text = |hub: &str| MINIMAL.replace("builtin = \"polylogue-tiny\"", hub);
+    let folder = folder(&text("hub = \"HuggingFaceTB/SmolLM2-135M@v1.0\""));
+    let scenario = load(folder.path(), &[], None).unwrap();
+    let BackboneSource::Hub(model) = &scenario.backbones["base"].source else { panic!() };
+    assert_eq!((model.name(), model.revision()), ("SmolLM2-135M", "v1.0"));
+    for wrong in ["SmolLM2-135M", "../..", "a/b@../c", "https://huggingface.co/a/b", ""] {
+        std::fs::write(folder.path().join(FILE_NAME), text(&format!("hub = \"{wrong}\""))).unwrap();
+        let problems = load(folder.path(), &[], None).unwrap_err();
+        assert_eq!(kinds(&problems), ["InvalidHubModel"], "{wrong}");
+    }
+    std::fs::write(folder.path().join(FILE_NAME), text("path = \".\"\nhub = \"a/b\"")).unwrap();
+    let problems = load(folder.path(), &[], None).unwrap_err();
+    assert_eq!(kinds(&problems), ["TwoBackboneSources"]);
+}
+
+#[test]
 fn a_file_is_named_after_itself_and_a_folder_after_itself() {
     let folder = folder(MINIMAL);
     let other = folder.path().join("other.toml");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agents::hub::HubError;
 use agents::name::AgentName;
 use miette::SourceSpan;
 
@@ -77,36 +78,44 @@ impl Check<'_> {
         file: &BackboneFile,
     ) -> Option<BackboneSource> {
         let shown = quote(&name.value);
-        match (&file.builtin, &file.path) {
-            (None, None) => {
-                self.problems.push(Problem::NoBackboneSource { name: shown, at: name.at });
+        let all = [&file.builtin, &file.path, &file.hub];
+        let mut given: Vec<SourceSpan> = all.into_iter().flatten().map(|typed| typed.at).collect();
+        given.sort_by_key(SourceSpan::offset);
+        if let [first, at, ..] = *given.as_slice() {
+            self.problems.push(Problem::TwoBackboneSources { name: shown, first, at });
+            return None;
+        }
+        if let Some(builtin) = &file.builtin {
+            let source = meaning(&words::BUILTINS, &builtin.value);
+            if source.is_none() {
+                let help = advice(&builtin.value, names(&words::BUILTINS));
+                let name = quote(&builtin.value);
+                self.problems.push(Problem::UnknownBuiltin { name, at: builtin.at, help });
+            }
+            return source;
+        }
+        if let Some(typed) = &file.path {
+            let path = self.path(&["backbone", &name.value, "path"], typed)?;
+            if (self.setting.look)(&path) != Seen::Folder {
+                let path = quote(&path.display().to_string());
+                self.problems.push(Problem::MissingBackbone { name: shown, path, at: typed.at });
+            }
+            return Some(BackboneSource::Path(path));
+        }
+        let Some(typed) = &file.hub else {
+            self.problems.push(Problem::NoBackboneSource { name: shown, at: name.at });
+            return None;
+        };
+        match typed.value.parse() {
+            Ok(model) => Some(BackboneSource::Hub(model)),
+            Err(error) => {
+                let reason = match error {
+                    HubError::Name { reason, .. } => reason.to_owned(),
+                    other => other.to_string(),
+                };
+                let name = quote(&typed.value);
+                self.problems.push(Problem::InvalidHubModel { name, reason, at: typed.at });
                 None
-            }
-            (Some(builtin), Some(path)) => {
-                let (builtin, path) = (builtin.at, path.at);
-                self.problems.push(Problem::TwoBackboneSources { name: shown, builtin, path });
-                None
-            }
-            (Some(builtin), None) => {
-                let source = meaning(&words::BUILTINS, &builtin.value);
-                if source.is_none() {
-                    let help = advice(&builtin.value, names(&words::BUILTINS));
-                    let name = quote(&builtin.value);
-                    self.problems.push(Problem::UnknownBuiltin { name, at: builtin.at, help });
-                }
-                source
-            }
-            (None, Some(typed)) => {
-                let path = self.path(&["backbone", &name.value, "path"], typed)?;
-                if (self.setting.look)(&path) != Seen::Folder {
-                    let path = quote(&path.display().to_string());
-                    self.problems.push(Problem::MissingBackbone {
-                        name: shown,
-                        path,
-                        at: typed.at,
-                    });
-                }
-                Some(BackboneSource::Path(path))
             }
         }
     }

@@ -1,0 +1,98 @@
+//! Pretrained networks on their way from where they lie into memory, with a record of what was read.
+//!
+//! Those of the hub are fetched here, before a society begins; nothing else of a run touches the network.
+
+use agents::backbone::digest::digests;
+use agents::backbone::{Backbone, builtin};
+use agents::device::DeviceKind;
+use agents::error::ModelError;
+use agents::hub::fetch;
+pub use agents::hub::{HubSettings, Progress as Fetching};
+use serde_json::{Value, json};
+
+use crate::scenario::BackboneSource;
+
+/// A backbone in memory.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The network and its tokenizer.
+    pub(crate) backbone: Backbone,
+    /// Where it came from (`builtin`, `path`, or `hub` with its `commit`), and the SHA-256 of each of its
+    /// `files`.
+    pub(crate) origin: Value,
+}
+
+/// Fetches a backbone where it is on the hub, and loads it.
+///
+/// # Errors
+/// When it cannot be fetched or a file of it cannot be used.
+pub(crate) fn open(
+    source: &BackboneSource,
+    device: DeviceKind,
+    hub: &HubSettings,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Opened, ModelError> {
+    let device = device.open()?;
+    match source {
+        BackboneSource::Builtin => {
+            let origin = json!({"builtin": builtin::NAME, "files": builtin::digests()});
+            Ok(Opened { backbone: builtin::polylogue_tiny(&device)?, origin })
+        }
+        BackboneSource::Path(path) => {
+            let backbone = Backbone::load(path, &device)?;
+            let origin = json!({"path": path.display().to_string(), "files": digests(path)?});
+            Ok(Opened { backbone, origin })
+        }
+        BackboneSource::Hub(model) => {
+            let path = fetch(model, hub, hear)?;
+            let (backbone, files) = (Backbone::load(&path, &device)?, digests(&path)?);
+            let commit = model.commit_at(&path);
+            let origin = json!({"hub": model.to_string(), "commit": commit, "files": files});
+            Ok(Opened { backbone, origin })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn every_source_is_recorded_with_the_digests_of_its_files() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("models--owner--tiny");
+        let snapshot = folder.join("snapshots").join(COMMIT);
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::write(folder.join("refs/main"), COMMIT).unwrap();
+        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../agents/polylogue-tiny");
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            std::fs::copy(format!("{tiny}/{name}"), snapshot.join(name)).unwrap();
+        }
+        let cache = Some(home.path().to_owned());
+        let hub = HubSettings { cache, offline: true, ..HubSettings::default() };
+        let origin = |source: BackboneSource| {
+            open(&source, DeviceKind::Cpu, &hub, &mut |_| {}).map(|opened| opened.origin)
+        };
+        let builtin = origin(BackboneSource::Builtin).unwrap();
+        let path = origin(BackboneSource::Path(snapshot.clone())).unwrap();
+        let fetched = origin(BackboneSource::Hub("owner/tiny".parse().unwrap())).unwrap();
+        assert_eq!(builtin["builtin"], "polylogue-tiny");
+        assert_eq!(path["path"], snapshot.display().to_string());
+        assert_eq!(
+            (&fetched["hub"], &fetched["commit"]),
+            (&json!("owner/tiny@main"), &json!(COMMIT))
+        );
+        let digest = builtin["files"]["model.safetensors"].as_str().unwrap();
+        assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert!(
+            ["config.json", "tokenizer.json"].iter().all(|name| builtin["files"][name].is_string())
+        );
+        // The same files, wherever they lie.
+        assert_eq!((&path["files"], &fetched["files"]), (&builtin["files"], &builtin["files"]));
+        let missing = origin(BackboneSource::Hub("owner/other".parse().unwrap())).unwrap_err();
+        assert!(missing.to_string().contains("HF_HUB_OFFLINE"), "{missing}");
+    }
+}
