@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod checkpoint;
 pub mod config;
 mod differentiable;
+pub mod export;
 pub mod gguf;
 pub mod hooks;
 pub mod kv_cache;
@@ -110,11 +111,8 @@ impl Backbone {
     ) -> Result<Self> {
         let family = architecture.family;
         let read = |name: &str, shape: &[usize]| {
-            let stored = spellings(family, name);
-            let Some(stored) = stored.iter().find(|name| checkpoint.shape(name).is_some()) else {
-                return Ok(None);
-            };
-            checkpoint.read(stored, shape, dtype, device).map(|tensor| Some(Weight::Dense(tensor)))
+            let Some(stored) = stored_name(checkpoint, family, name) else { return Ok(None) };
+            checkpoint.read(&stored, shape, dtype, device).map(|tensor| Some(Weight::Dense(tensor)))
         };
         Self::gather(architecture, &read, tokenizer)
     }
@@ -196,6 +194,15 @@ impl Backbone {
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
     }
+}
+
+/// The name under which a checkpoint holds the weight of a canonical name.
+fn stored_name(
+    checkpoint: &Checkpoint,
+    family: architecture::Family,
+    name: &str,
+) -> Option<String> {
+    spellings(family, name).into_iter().find(|name| checkpoint.shape(name).is_some())
 }
 
 /// How checkpoints spell a canonical name: bare, under a task head, or with TensorFlow's norms.

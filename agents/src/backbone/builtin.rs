@@ -9,6 +9,7 @@ use candle_core::{DType, Device};
 use super::Backbone;
 use super::architecture::Architecture;
 use super::checkpoint::Checkpoint;
+use super::export::ModelFiles;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
@@ -29,4 +30,13 @@ pub fn polylogue_tiny(device: &Device) -> Result<Backbone> {
     let checkpoint = Checkpoint::from_bytes(WEIGHTS, path)?;
     let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
     Backbone::read(architecture, &checkpoint, tokenizer, DType::F32, device)
+}
+
+/// Its files, to be written with other weights.
+///
+/// # Errors
+/// None that is known: the embedded files are tested.
+pub fn files() -> Result<ModelFiles> {
+    let path = Path::new(NAME);
+    ModelFiles::of(CONFIG, TOKENIZER, Checkpoint::from_bytes(WEIGHTS, path)?, path)
 }
