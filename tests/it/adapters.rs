@@ -67,16 +67,18 @@ fn logits(backbone: &Backbone, adapter: Option<&Adapter>) -> Vec<f32> {
     let row = backbone.tokenizer.encode("where is my parcel").unwrap();
     let owners = [Rows { adapter, count: 1 }];
     let network = &backbone.network;
-    let tokens = Tokens::pack(&[row.clone()], &owners, network.device()).unwrap();
+    let tokens = Tokens::pack(std::slice::from_ref(&row), &owners, network.device()).unwrap();
     let states = network.states(&tokens, Pass::of(&owners), network.depth()).unwrap();
     let hidden = network.finish(states.last().unwrap(), &owners).unwrap().get(0).unwrap();
     let owners = [Rows { adapter, count: row.len() }];
     network.logits(&hidden, &owners).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// The largest difference, relative to the largest logit.
 fn distance(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
-    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
+    let difference = one.iter().zip(other).map(|(one, other)| (one - other).abs());
+    difference.fold(0.0, f32::max) / other.iter().fold(0.0, |most, logit| logit.abs().max(most))
 }
 
 fn loaded(folder: &Path) -> Backbone {
@@ -102,7 +104,7 @@ fn an_adapter_is_shown_with_and_without_its_model() {
     };
     // PEFT's own files: the classes are numbers, fixed projections are not trained.
     shown("bert/seq_cls", &["method LoRA", "labels 3: 0, 1, 2", "generation 0"]);
-    shown("llama/vera", &["method VeRA", "rank 4"]);
+    shown("llama/vera", &["method VeRA", "rank 6"]);
     shown("llama/prefix", &["prefix of"]);
     shown("llama/dora", &["method DoRA"]);
 }
@@ -140,7 +142,8 @@ fn adapters_side_by_side_answer_as_the_sum_of_their_updates() {
     let both = merge(&scaled(&other, -2.0), &first).unwrap();
     let (found, base) = (logits(&backbone, Some(&cat)), logits(&backbone, None));
     assert!(distance(&found, &base) > 1e-2, "the adapters change something");
-    assert!(distance(&found, &logits(&both, None)) < 1e-4);
+    let apart = distance(&found, &logits(&both, None));
+    assert!(apart < 1e-5, "{apart}");
     combined("linear", &[]);
     combined("ties", &["--density", "0.4", "--sign", "frequency"]);
     combined("magnitude_prune", &["--density", "0.4"]);
@@ -165,11 +168,12 @@ fn a_merged_model_answers_as_the_adapted_one_and_gives_its_base_back() {
     ends(&polylogue(&[arguments.as_slice(), &[&merged]].concat()), 0, &["merged model", &merged]);
     let adapted = logits(&backbone, Some(&made.adapter));
     assert!(distance(&adapted, &logits(&backbone, None)) > 1e-2);
-    assert!(distance(&logits(&loaded(Path::new(&merged)), None), &adapted) < 1e-5);
+    let apart = distance(&logits(&loaded(Path::new(&merged)), None), &adapted);
+    assert!(apart < 1e-5, "{apart}");
     let arguments = ["adapter", "unmerge", "--model", &merged, "--adapter", &made.path(), "--out"];
     ends(&polylogue(&[arguments.as_slice(), &[&base]].concat()), 0, &[&base]);
-    let found = logits(&loaded(Path::new(&base)), None);
-    assert!(distance(&found, &logits(&backbone, None)) < 1e-5);
+    let apart = distance(&logits(&loaded(Path::new(&base)), None), &logits(&backbone, None));
+    assert!(apart < 1e-5, "{apart}");
 }
 
 #[test]
@@ -196,6 +200,14 @@ fn bad_input_ends_with_2_and_a_failed_write_with_1() {
     };
     run(2, &["show", "no/such"], &["no/such", "adapter_config.json"]);
     run(2, &["show", &lora, "--model", "no/such"], &["no/such", MODEL]);
+    // A name out of a file cannot move the cursor.
+    let hostile = place("hostile");
+    std::fs::create_dir(&hostile).unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(root().join("agents").join(MODEL).join(name), hostile.join(name)).unwrap();
+    }
+    std::fs::write(hostile.join("config.json"), r#"{"model_type": "a\u001b[2Jb"}"#).unwrap();
+    run(2, &["show", &lora, "--model", &hostile.to_string_lossy()], &["model_type a?[2Jb"]);
     let merge = |code, adapter: &str, out: &str, more: &[&str], parts: &[&str]| {
         let arguments = ["merge", "--model", MODEL, "--adapter", adapter, "--out", out];
         run(code, &[arguments.as_slice(), more].concat(), parts);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
-use super::{Adapter, AdapterSpec, Generation, Method, peft};
+use super::{Adapter, AdapterSpec, Generation, Method, peft, vera, virtual_tokens};
 use crate::backbone::architecture::Family;
 use crate::backbone::checkpoint::Checkpoint;
 use crate::backbone::{Backbone, checkpoint};
@@ -80,6 +80,7 @@ impl Adapter {
         tensors: BTreeMap<String, Tensor>,
         backbone: &Backbone,
     ) -> Result<Self> {
+        fits(&spec, &tensors, backbone)?;
         let expected = Self::initial(plain(&spec), backbone, crate::seed::Seed::new(0))?;
         for (name, tensor) in expected.tensors() {
             let found = tensors.get(name).map(|t| t.dims().to_vec()).unwrap_or_default();
@@ -184,7 +185,14 @@ impl Files {
         let spec = serde_json::from_value(own["spec"].clone()).map_err(|error| {
             self.malformed(format!("no `polylogue.spec` of a known kind: {error}"))
         })?;
-        let generation = own["generation"].as_u64().unwrap_or(0) as u32;
+        // The last number of all is left out, for there is always a next one.
+        let generation = match &own["generation"] {
+            Value::Null => Some(0),
+            number => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+        };
+        let generation = generation.filter(|&number| number < u32::MAX).ok_or_else(|| {
+            self.malformed(format!("`polylogue.generation` is {}", own["generation"]))
+        })?;
         Ok(Some((spec, Generation(generation))))
     }
 
@@ -205,6 +213,29 @@ impl Files {
 
 fn malformed(path: &Path, reason: String) -> ModelError {
     ModelError::Malformed { path: path.into(), what: "adapter configuration", reason }
+}
+
+/// Holds the sizes that a kind states against its tensors and the backbone, before anything is allocated for
+/// them.
+fn fits(spec: &AdapterSpec, tensors: &BTreeMap<String, Tensor>, backbone: &Backbone) -> Result<()> {
+    let depth = backbone.network.depth();
+    let (stated, name) = match &spec.method {
+        Method::Vera(vera) => (vera.rank, vera::A),
+        Method::Prompt { tokens } | Method::Prefix { tokens } => (*tokens, virtual_tokens::NAME),
+        Method::Layers { freeze_layers } if *freeze_layers > depth => {
+            let found = freeze_layers.to_string();
+            let (what, expected) = ("the number of frozen layers", "at most the layers there are");
+            return Err(ModelError::Setting { what, found, expected });
+        }
+        _ => return Ok(()),
+    };
+    let found = tensors.get(name).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+    if found.first() != Some(&stated) {
+        let mut expected = found.clone();
+        expected.splice(..expected.len().min(1), [stated]);
+        return Err(ModelError::WeightShape { name: name.to_owned(), expected, found });
+    }
+    Ok(())
 }
 
 /// The same shapes without the singular value decomposition of PiSSA.

@@ -22,6 +22,8 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Largest header or index that is read, in bytes; the limit of the safetensors crate.
 const LARGEST_HEADER: u64 = 100_000_000;
+/// Most values of one tensor.
+const LARGEST: usize = 1 << 40;
 /// Largest file that is read as a whole, in bytes.
 const LARGEST_WHOLE: u64 = 16 << 30;
 /// What PyTorch calls its pickle files.
@@ -201,6 +203,16 @@ fn header(contents: &Contents, file: usize) -> Result<BTreeMap<String, Entry>> {
     if metadata.data_len() as u64 != rest - length {
         let (declared, found) = (metadata.data_len(), rest - length);
         return Err(malformed(format!("its header describes {declared} bytes, it has {found}")));
+    }
+    // It has not checked sizes where one side is 0: there, too, strides are computed.
+    let absurd = metadata.tensors().into_iter().find(|(_, info)| {
+        let mut sides = info.shape.iter().map(|&side| side.max(1));
+        sides
+            .try_fold(1_usize, |all, side| all.checked_mul(side).filter(|&all| all <= LARGEST))
+            .is_none()
+    });
+    if let Some((name, info)) = absurd {
+        return Err(malformed(format!("`{name}` has the shape {:?}", info.shape)));
     }
     let entry = |info: &safetensors::tensor::TensorInfo| Entry {
         file,

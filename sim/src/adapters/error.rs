@@ -1,13 +1,13 @@
 //! Why something cannot be done with an adapter, each with a way out.
 //!
-//! Only says so; what follows from it is up to the caller.
+//! Only says so; what follows from it is up to the caller. Names out of files cannot move a terminal's cursor.
 
 use std::path::Path;
 
 use agents::error::ModelError;
 use miette::Diagnostic;
 
-use crate::scenario::suggestion::quote;
+use crate::scenario::suggestion::{harmless, quote};
 
 /// A failure of `polylogue adapter`.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -22,7 +22,7 @@ pub enum AdapterError {
         help: String,
     },
     /// A model that cannot be used.
-    #[error("model {model}: {error}")]
+    #[error("model {model}: {}", harmless(&error.to_string()))]
     #[diagnostic(help("--model takes polylogue-tiny, or the folder that holds config.json"))]
     Model {
         /// What was named.
@@ -31,7 +31,7 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// An adapter that cannot be used.
-    #[error("adapter {path}: {error}")]
+    #[error("adapter {path}: {}", harmless(&error.to_string()))]
     #[diagnostic(help(
         "name the folder that holds adapter_config.json and adapter_model.safetensors, and with --model \
          the model that it was trained on"
@@ -43,11 +43,11 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// Adapters that do not go together.
-    #[error("{0}")]
+    #[error("{}", harmless(&.0.to_string()))]
     #[diagnostic(help("`polylogue adapter show DIR` tells method, rank and targets of each"))]
     Combination(ModelError),
     /// The result cannot be written.
-    #[error("could not write {path}: {error}")]
+    #[error("could not write {path}: {}", harmless(&error.to_string()))]
     #[diagnostic(help("name another folder with --out"))]
     Output {
         /// The folder.
