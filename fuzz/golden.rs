@@ -57,7 +57,9 @@ impl Golden {
         let owners = [Rows { adapter: Some(&adapter), count: rows.len() }];
         let network = &self.backbone.network;
         let Ok(tokens) = Tokens::pack(&rows, &owners, network.device()) else { return };
-        let Ok(states) = network.states(&tokens, Pass::of(&owners), network.depth()) else { return };
+        let Ok(states) = network.states(&tokens, Pass::of(&owners), network.depth()) else {
+            return;
+        };
         let _ = states.last().map(|top| network.finish(top, &owners));
         let _ = adapter.digest();
     }
