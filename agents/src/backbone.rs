@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod config;
 mod differentiable;
 pub mod digest;
+pub mod export;
 pub mod gguf;
 pub mod hooks;
 pub mod kv_cache;
@@ -113,11 +114,8 @@ impl Backbone {
     ) -> Result<Self> {
         let family = architecture.family;
         let read = |name: &str, shape: &[usize]| {
-            let stored = spellings(family, name);
-            let Some(stored) = stored.iter().find(|name| checkpoint.shape(name).is_some()) else {
-                return Ok(None);
-            };
-            checkpoint.read(stored, shape, dtype, device).map(|tensor| Some(Weight::Dense(tensor)))
+            let Some(stored) = stored_name(checkpoint, family, name) else { return Ok(None) };
+            checkpoint.read(&stored, shape, dtype, device).map(|tensor| Some(Weight::Dense(tensor)))
         };
         Self::gather(architecture, &read, tokenizer)
     }
@@ -199,6 +197,15 @@ impl Backbone {
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
     }
+}
+
+/// The name under which a checkpoint holds the weight of a canonical name.
+fn stored_name(
+    checkpoint: &Checkpoint,
+    family: architecture::Family,
+    name: &str,
+) -> Option<String> {
+    spellings(family, name).into_iter().find(|name| checkpoint.shape(name).is_some())
 }
 
 /// How checkpoints spell a canonical name: bare, under a task head, or with TensorFlow's norms.

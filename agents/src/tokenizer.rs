@@ -2,6 +2,7 @@
 //!
 //! A thin layer over the `tokenizers` crate: it knows the special tokens and never pads or truncates.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -43,7 +44,14 @@ impl Tokenizer {
     /// # Errors
     /// When the bytes are not a tokenizer.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(refusal)?;
+        // What is no JSON is told with its line, and the crate panics at some of it.
+        let json: serde_json::Value = serde_json::from_slice(bytes)
+            .map_err(|error| ModelError::Tokenizer(format!("it is no JSON: {error}")))?;
+        if !json.is_object() {
+            return Err(ModelError::Tokenizer("it is no JSON object".to_owned()));
+        }
+        drop(json);
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(refusal)?;
         let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
@@ -91,7 +99,7 @@ impl Tokenizer {
     /// # Errors
     /// When the text holds what the vocabulary cannot express.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode_fast(text, false).map_err(refusal)?.get_ids().to_vec())
+        Ok(guarded(|| self.inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
     /// The tokens of a text between the special ones that the model was pretrained with (`[CLS]` and
@@ -101,12 +109,14 @@ impl Tokenizer {
     /// # Errors
     /// When the text holds what the vocabulary cannot express.
     pub fn encode_with_specials(&self, text: &str, longest: usize) -> Result<Vec<u32>> {
-        let mut text = self.inner.encode(text, false).map_err(refusal)?;
+        let mut text = guarded(|| self.inner.encode(text, false))?;
         let added = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(false));
         let begin = self.begin.filter(|_| added == 0);
         let room = longest.saturating_sub(added + usize::from(begin.is_some()));
-        text.truncate(room, 0, TruncationDirection::Right);
-        let all = self.inner.post_process(text, None, true).map_err(refusal)?;
+        let all = guarded(|| {
+            text.truncate(room, 0, TruncationDirection::Right);
+            self.inner.post_process(text, None, true)
+        })?;
         Ok(begin.into_iter().chain(all.get_ids().iter().copied()).collect())
     }
 
@@ -115,7 +125,7 @@ impl Tokenizer {
     /// # Errors
     /// When a token is not in the vocabulary.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        self.inner.decode(tokens, true).map_err(refusal)
+        guarded(|| self.inner.decode(tokens, true))
     }
 
     /// The token that begins a text, where the vocabulary has one.
@@ -145,6 +155,19 @@ impl Tokenizer {
     }
 }
 
+/// Runs code of the crate that panics on some files of others, and makes an error of that.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(refusal),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or(panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            let reason = text.unwrap_or_else(|| "for an unknown reason".to_owned());
+            Err(ModelError::Tokenizer(format!("the file cannot be used: {reason}")))
+        }
+    }
+}
+
 fn refusal(error: tokenizers::Error) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
@@ -169,5 +192,17 @@ mod tests {
         let own = Tokenizer::train(["ab ab ab".to_owned()].into_iter(), 300).unwrap();
         let tokens = own.encode_with_specials("ab ab ab", 2).unwrap();
         assert_eq!((tokens.len(), tokens.first().copied()), (2, own.begin()));
+    }
+
+    /// The crate panics at the second and the third.
+    #[test]
+    fn damaged_files_are_refused() {
+        let cut = r#"{"version":"1.0","pre_tokenizer":{"type":"ByteLevel","add_"#;
+        let kind = BERT.replace(r#"{"type":"WhitespaceSplit"}"#, r#"{"type":{}}"#);
+        let number = BERT.replace(r#"{"type":"WhitespaceSplit"}"#, "7");
+        for file in ["", "[]", cut, &kind, &number] {
+            let refused = Tokenizer::from_bytes(file.as_bytes());
+            assert!(matches!(refused, Err(ModelError::Tokenizer(_))), "{file}");
+        }
     }
 }

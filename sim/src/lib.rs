@@ -24,6 +24,8 @@
 //! - [`corpus`]: the texts of pretraining
 //! - [`pretraining`]: how `polylogue-tiny` is made
 //! - [`tuning`]: a pretrained model tuned as a classifier, without a society
+//! - [`adapters`]: finished adapters shown, combined, merged
+pub mod adapters;
 pub mod agent;
 pub mod backbone;
 pub mod channel;

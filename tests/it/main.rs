@@ -1,6 +1,8 @@
 //! One test binary: whole runs, whole command lines, the data, and the rules of the house.
 
 #[cfg(test)]
+mod adapters;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod customer_data;

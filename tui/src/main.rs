@@ -3,6 +3,7 @@
 //! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed,
 //! 2 bad scenario, data, model or arguments, 70 a bug of ours.
 
+mod adapter;
 mod allocator;
 mod app;
 mod check;
@@ -47,6 +48,8 @@ enum Command {
     Pretrain(pretrain::PretrainArguments),
     /// Tune a pretrained model as a classifier: freeze the base, add a head, train, report.
     Tune(Box<tune::TuneArguments>),
+    /// Look at adapters, combine them, merge one into its model.
+    Adapter(adapter::AdapterArguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
         Command::Tune(arguments) => tune::tune(&arguments),
+        Command::Adapter(arguments) => adapter::adapter(&arguments),
     });
     // What panicked has said so by itself.
     let Ok(result) = std::panic::catch_unwind(work) else { return Exit::OurBug.into() };

@@ -3,7 +3,7 @@
 //!
 //! The backbone itself is never changed, so dropping the copy undoes a merge; [`unmerge`] is for a copy whose
 //! base is gone. Quantised weights that change become plain, and take the memory of plain ones. A head is
-//! no part of a backbone and is not merged.
+//! no part of a backbone and is not merged. [`crate::backbone::export`] writes the result as a folder.
 
 use std::collections::BTreeMap;
 

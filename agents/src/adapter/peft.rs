@@ -124,19 +124,8 @@ pub(crate) fn spec(
     stored: &BTreeMap<String, Tensor>,
     backbone: &Backbone,
 ) -> Result<AdapterSpec, Refusal> {
-    let Value::Object(entries) = config else { return Err("it is not an object".to_owned()) };
-    let entries = Entries(entries);
-    let method = match entries.text("peft_type")?.unwrap_or_default() {
-        "LORA" => Method::Lora(entries.lora()?),
-        "IA3" => Method::Ia3(entries.ia3()?),
-        "VERA" => Method::Vera(entries.vera(stored)?),
-        "PROMPT_TUNING" => Method::Prompt { tokens: entries.virtual_tokens(PROMPT_ONLY)? },
-        "PREFIX_TUNING" => Method::Prefix { tokens: entries.virtual_tokens(PREFIX_ONLY)? },
-        other => {
-            let known = "LORA, IA3, VERA, PROMPT_TUNING, PREFIX_TUNING";
-            return Err(format!("peft_type `{other}` is not supported; supported: {known}"));
-        }
-    };
+    let method = method(config, stored)?;
+    let entries = Entries::of(config)?;
     let task = entries.text("task_type")?.unwrap_or_default();
     let family = backbone.network.architecture().family;
     let prompt = matches!(method, Method::Prompt { .. });
@@ -154,6 +143,36 @@ pub(crate) fn spec(
         other => return Err(format!("task_type `{other}` is not supported")),
     };
     Ok(AdapterSpec { method, head })
+}
+
+/// The method of PEFT's configuration, which needs no backbone.
+pub(crate) fn method(config: &Value, stored: &BTreeMap<String, Tensor>) -> Result<Method, Refusal> {
+    let entries = Entries::of(config)?;
+    Ok(match entries.text("peft_type")?.unwrap_or_default() {
+        "LORA" => Method::Lora(entries.lora()?),
+        "IA3" => Method::Ia3(entries.ia3()?),
+        "VERA" => Method::Vera(entries.vera(stored)?),
+        "PROMPT_TUNING" => Method::Prompt { tokens: entries.virtual_tokens(PROMPT_ONLY)? },
+        "PREFIX_TUNING" => Method::Prefix { tokens: entries.virtual_tokens(PREFIX_ONLY)? },
+        other => {
+            let known = "LORA, IA3, VERA, PROMPT_TUNING, PREFIX_TUNING";
+            return Err(format!("peft_type `{other}` is not supported; supported: {known}"));
+        }
+    })
+}
+
+/// The labels of a head of any family; none without one.
+pub(crate) fn any_labels(
+    config: &Value,
+    stored: &BTreeMap<String, Tensor>,
+) -> Result<Option<Vec<String>>, Refusal> {
+    let task = Entries::of(config)?.text("task_type")?;
+    if !matches!(task, Some("SEQ_CLS" | "TOKEN_CLS")) {
+        return Ok(None);
+    }
+    let outs = ["score", "classifier", "classifier.out_proj"];
+    let out = outs.iter().find(|out| stored.contains_key(&format!("{PREFIX}{out}.weight")));
+    labels(stored, out.unwrap_or(&outs[0])).map(Some)
 }
 
 /// Entries that say nothing about the numbers.
@@ -216,6 +235,10 @@ const PREFIX_ONLY: &[&str] = &[
 struct Entries<'a>(&'a Map<String, Value>);
 
 impl<'a> Entries<'a> {
+    fn of(config: &'a Value) -> Result<Self, Refusal> {
+        config.as_object().map(Self).ok_or_else(|| "it is not an object".to_owned())
+    }
+
     fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),

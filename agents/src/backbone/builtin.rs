@@ -11,6 +11,7 @@ use super::Backbone;
 use super::architecture::Architecture;
 use super::checkpoint::Checkpoint;
 use super::digest;
+use super::export::ModelFiles;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
@@ -44,4 +45,13 @@ pub fn digests() -> BTreeMap<String, String> {
     .into_iter()
     .map(|(name, bytes)| (name.to_owned(), digest::of_bytes(bytes)))
     .collect()
+}
+
+/// Its files, to be written with other weights.
+///
+/// # Errors
+/// None that is known: the embedded files are tested.
+pub fn files() -> Result<ModelFiles> {
+    let path = Path::new(NAME);
+    ModelFiles::of(CONFIG, TOKENIZER, Checkpoint::from_bytes(WEIGHTS, path)?, path)
 }

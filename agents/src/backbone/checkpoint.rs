@@ -7,12 +7,12 @@
 mod contents;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
 use serde::Deserialize;
 
 pub(crate) use self::contents::Contents;
@@ -24,6 +24,8 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Largest header or index that is read, in bytes; the limit of the safetensors crate.
 const LARGEST_HEADER: u64 = 100_000_000;
+/// Most values of one tensor.
+const LARGEST: usize = 1 << 40;
 /// Largest file that is read as a whole, in bytes.
 const LARGEST_WHOLE: u64 = 16 << 30;
 /// What PyTorch calls its pickle files.
@@ -145,6 +147,12 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
+    /// Whether a tensor is stored in a type that [`Checkpoint::read`] reads.
+    pub(crate) fn is_float(&self, name: &str) -> bool {
+        let dtype = self.tensors.get(name).map(|entry| entry.dtype);
+        matches!(dtype, Some(Dtype::F32 | Dtype::F16 | Dtype::BF16))
+    }
+
     /// Reads one tensor.
     ///
     /// # Errors
@@ -182,6 +190,17 @@ impl Checkpoint {
         check_finite(&tensor, name)?;
         Ok(tensor.to_device(device)?)
     }
+
+    /// Reads every tensor, as f32.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn all(&self, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+        let read = |(name, entry): (&String, &Entry)| {
+            Ok((name.clone(), self.read(name, &entry.shape, DType::F32, device)?))
+        };
+        self.tensors.iter().map(read).collect()
+    }
 }
 
 /// Refuses a tensor that holds NaN or infinity: times zero, neither is zero.
@@ -210,6 +229,16 @@ fn header(contents: &Contents, file: usize) -> Result<BTreeMap<String, Entry>> {
     if metadata.data_len() as u64 != rest - length {
         let (declared, found) = (metadata.data_len(), rest - length);
         return Err(malformed(format!("its header describes {declared} bytes, it has {found}")));
+    }
+    // It has not checked sizes where one side is 0: there, too, strides are computed.
+    let absurd = metadata.tensors().into_iter().find(|(_, info)| {
+        let mut sides = info.shape.iter().map(|&side| side.max(1));
+        sides
+            .try_fold(1_usize, |all, side| all.checked_mul(side).filter(|&all| all <= LARGEST))
+            .is_none()
+    });
+    if let Some((name, info)) = absurd {
+        return Err(malformed(format!("`{name}` has the shape {:?}", info.shape)));
     }
     let entry = |info: &safetensors::tensor::TensorInfo| Entry {
         file,
@@ -245,11 +274,7 @@ fn pickle(directory: &Path) -> Option<PathBuf> {
 pub fn read_all(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let contents = Contents::open(path)?;
     contents.refuse_larger(LARGEST_WHOLE)?;
-    let file = Checkpoint::single(contents)?;
-    file.tensors
-        .iter()
-        .map(|(name, entry)| Ok((name.clone(), file.read(name, &entry.shape, DType::F32, device)?)))
-        .collect()
+    Checkpoint::single(contents)?.all(device)
 }
 
 /// Writes named tensors as a safetensors file, in the given type.
@@ -257,15 +282,35 @@ pub fn read_all(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>
 /// # Errors
 /// When the file cannot be written.
 pub fn write(tensors: &BTreeMap<String, Tensor>, dtype: DType, path: &Path) -> Result<()> {
-    let stored = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let tensor = tensor.detach().to_device(&Device::Cpu)?.to_dtype(dtype)?.contiguous()?;
-            Ok((name.as_str(), tensor))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let stored = plain(tensors, dtype)?;
     let bytes = safetensors::serialize(stored, None).map_err(candle_core::Error::from)?;
     std::fs::write(path, bytes).map_err(|source| ModelError::File { path: path.into(), source })
+}
+
+/// Writes the weights of a model in f32, with the mark that transformers asks for (`format` is `pt`), one
+/// tensor after the other.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_model(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+    let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let stored = plain(tensors, DType::F32)?;
+    safetensors::serialize_to_file(stored, Some(mark), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => ModelError::File { path: path.into(), source },
+        other => candle_core::Error::from(other).into(),
+    })
+}
+
+/// Tensors as they are stored.
+fn plain<'a>(
+    tensors: &'a BTreeMap<String, Tensor>,
+    dtype: DType,
+) -> Result<Vec<(&'a str, Tensor)>> {
+    let store = |(name, tensor): (&'a String, &Tensor)| -> Result<(&'a str, Tensor)> {
+        let tensor = tensor.detach().to_device(&Device::Cpu)?.to_dtype(dtype)?.contiguous()?;
+        Ok((name.as_str(), tensor))
+    };
+    tensors.iter().map(store).collect()
 }
 
 #[cfg(test)]

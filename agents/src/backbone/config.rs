@@ -66,6 +66,14 @@ impl Architecture {
         if sizes.iter().any(|&size| size == 0 || size > LARGEST) {
             return Err(refuse(format!("{name} with a dimension outside 1..={LARGEST}")));
         }
+        let rows = [self.token_types, self.first_position.unwrap_or(0)];
+        if rows.iter().any(|&rows| rows > LARGEST) {
+            return Err(refuse(format!("{name} with a table of more than {LARGEST} rows")));
+        }
+        // A token that sees not even itself has no state.
+        if self.family.is_decoder() && self.layers.iter().any(|layer| layer.window == Some(0)) {
+            return Err(refuse(format!("{name} with a sliding window of 0")));
+        }
         if self.depth() == 0 || self.depth() > DEEPEST {
             return Err(refuse(format!("{name} with a depth outside 1..={DEEPEST}")));
         }

@@ -56,7 +56,7 @@ pub enum TuneError {
         reason: String,
     },
     /// A model that cannot be used, or does not suit the method.
-    #[error("model {model}: {error}")]
+    #[error("model {model}: {}", harmless(&error.to_string()))]
     Model {
         /// What was named.
         model: String,

@@ -60,7 +60,9 @@ pub(super) fn parse(
     let modern = family == Family::ModernBert;
     // RoBERTa's position table begins after the padding index, and its size counts that in.
     let first = match family {
-        Family::Roberta | Family::XlmRoberta => Some(file.pad_token_id.unwrap_or(1) + 1),
+        Family::Roberta | Family::XlmRoberta => {
+            Some(file.pad_token_id.unwrap_or(1).saturating_add(1))
+        }
         Family::ModernBert => None,
         _ => Some(0),
     };
