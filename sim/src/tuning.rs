@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agents::adapter::{Adapter, AdapterSpec, Method};
+use agents::backbone::gguf::Gguf;
 use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
 use agents::error::ModelError;
@@ -135,13 +136,17 @@ impl<'a> Tuning<'a> {
         let device = DeviceKind::Cpu.open().map_err(fail)?;
         let backbone = match plan.model.as_str() {
             BUILTIN => builtin::polylogue_tiny(&device).map_err(fail)?,
-            folder if !Path::new(folder).is_dir() => {
+            path if Path::new(path).is_dir() || Gguf::is(Path::new(path)) => {
+                Backbone::load(Path::new(path), &device).map_err(fail)?
+            }
+            path => {
                 let what =
-                    format!("there is no model {}", crate::scenario::suggestion::quote(folder));
-                let help = format!("--model takes {BUILTIN}, or the folder that holds config.json");
+                    format!("there is no model {}", crate::scenario::suggestion::quote(path));
+                let help = format!(
+                    "--model takes {BUILTIN}, the folder that holds config.json, or a .gguf file"
+                );
                 return Err(TuneError::setting(what, help));
             }
-            folder => Backbone::load(Path::new(folder), &device).map_err(fail)?,
         };
         let longest = plan.data.longest.min(backbone.network.architecture().positions);
         let tokenizer = &backbone.tokenizer;

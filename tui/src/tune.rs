@@ -28,7 +28,7 @@ const WEAKEST: usize = 5;
 pub(crate) struct TuneArguments {
     /// A recipe, `tune.toml`, or the folder it is in; options below win over it.
     recipe: Option<PathBuf>,
-    /// `polylogue-tiny`, or a folder in Hugging Face layout.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, or a `.gguf` file.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Examples to learn from: `.csv`, `.jsonl`, or `LABEL=FILE` with one text a line; may be repeated.

@@ -240,7 +240,9 @@ impl Plan {
     pub fn of(recipe: &Recipe) -> Result<Self, TuneError> {
         let method = MethodPlan::of(recipe.method.as_ref())?;
         let Some(model) = recipe.model.clone() else {
-            let help = format!("name one with --model: {BUILTIN}, or a folder that holds one");
+            let help = format!(
+                "name one with --model: {BUILTIN}, a folder that holds one, or a .gguf file"
+            );
             return Err(TuneError::setting("no model is named", help));
         };
         let repeats = recipe.repeats.unwrap_or(1);

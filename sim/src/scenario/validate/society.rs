@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agents::backbone::gguf::Gguf;
 use agents::name::AgentName;
 use miette::SourceSpan;
 
@@ -98,7 +99,12 @@ impl Check<'_> {
             }
             (None, Some(typed)) => {
                 let path = self.path(&["backbone", &name.value, "path"], typed)?;
-                if (self.setting.look)(&path) != Seen::Folder {
+                let there = match (self.setting.look)(&path) {
+                    Seen::Folder => true,
+                    Seen::File { .. } => Gguf::is(&path),
+                    Seen::Nothing => false,
+                };
+                if !there {
                     let path = quote(&path.display().to_string());
                     self.problems.push(Problem::MissingBackbone {
                         name: shown,
