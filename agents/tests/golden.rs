@@ -25,8 +25,12 @@ type Named = BTreeMap<String, Tensor>;
 
 fn folders(within: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(within).expect("the fixtures are part of the repository");
-    let mut folders: Vec<PathBuf> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.join("config.json").exists() || path.join("adapter_config.json").exists()
+        })
+        .collect();
     folders.sort();
     folders
 }

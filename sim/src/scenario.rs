@@ -73,7 +73,7 @@ pub struct BackbonePlan {
 pub enum BackboneSource {
     /// `polylogue-tiny`, embedded in the binary.
     Builtin,
-    /// A folder in Hugging Face layout.
+    /// A folder in Hugging Face layout, or a `.gguf` file.
     Path(PathBuf),
     /// A model of the Hugging Face hub.
     Hub(HubModel),

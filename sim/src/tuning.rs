@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::Backbone;
+use agents::backbone::gguf::Gguf;
 use agents::device::DeviceKind;
 use agents::error::ModelError;
 use agents::hub::HubError;
@@ -357,7 +358,7 @@ fn source(model: &str) -> Result<BackboneSource, TuneError> {
     if model == BUILTIN {
         return Ok(BackboneSource::Builtin);
     }
-    if Path::new(model).is_dir() {
+    if Path::new(model).is_dir() || Gguf::is(Path::new(model)) {
         return Ok(BackboneSource::Path(model.into()));
     }
     if let Some(name) = model.strip_prefix(HUB) {
@@ -366,8 +367,8 @@ fn source(model: &str) -> Result<BackboneSource, TuneError> {
     }
     let what = format!("there is no model {}", quote(model));
     let help = format!(
-        "--model takes {BUILTIN}, the folder that holds config.json, or {HUB}OWNER/NAME@REVISION for a \
-         model of the Hugging Face hub"
+        "--model takes {BUILTIN}, the folder that holds config.json, a .gguf file, or \
+         {HUB}OWNER/NAME@REVISION for a model of the Hugging Face hub"
     );
     Err(TuneError::setting(what, help))
 }

@@ -121,6 +121,48 @@ fn folds_and_repeats_are_told_with_an_interval() {
 }
 
 #[test]
+fn a_gguf_file_is_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, data) = (folder.path().join("out"), folder.path().join("data.csv"));
+    let rows =
+        ["the soup was cold,bad", "the waiter was rude,bad", "lovely soup,good", "fine food,good"];
+    std::fs::write(&data, format!("text,label\n{}\n", rows.join("\n"))).unwrap();
+    let model = root().join("tests/golden/gguf/qwen2-q8_0.gguf");
+    let (model, data) = (model.to_string_lossy(), data.to_string_lossy());
+    let (out, steps) = (out.to_string_lossy(), "20");
+    let output = polylogue(&[
+        "tune",
+        "--model",
+        &model,
+        "--method",
+        "lora",
+        "--targets",
+        "q_proj",
+        "--epochs",
+        steps,
+        "--train",
+        &data,
+        "--test",
+        &data,
+        "--out",
+        &out,
+        "--figures",
+    ]);
+    assert!(figure(&output, "accuracy") >= 0.5);
+    let backbone = Backbone::load(Path::new(&*model), &DeviceKind::Cpu.open().unwrap()).unwrap();
+    let texts: Vec<String> =
+        rows.iter().map(|row| row.split(',').next().unwrap().to_owned()).collect();
+    assert_eq!(said(Path::new(&*out), &backbone, &texts), predictions(Path::new(&*out)));
+    // A file that is not what its name says is the user's to mend.
+    let broken = folder.path().join("broken.gguf");
+    std::fs::write(&broken, "GGUF").unwrap();
+    let output = polylogue(&["tune", RECIPE, "--model", &broken.to_string_lossy()]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("not a valid GGUF file"), "{text}");
+}
+
+#[test]
 fn bad_arguments_end_with_exit_code_2() {
     let refused = |arguments: &[&str], parts: &[&str]| {
         let output = polylogue(&[&["tune"], arguments].concat());

@@ -30,7 +30,7 @@ const WEAKEST: usize = 5;
 pub(crate) struct TuneArguments {
     /// A recipe, `tune.toml`, or the folder it is in; options below win over it.
     recipe: Option<PathBuf>,
-    /// `polylogue-tiny`, a folder in Hugging Face layout, or `hub:owner/name@revision`.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Examples to learn from: `.csv`, `.jsonl`, or `LABEL=FILE` with one text a line; may be repeated.

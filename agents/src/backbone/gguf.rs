@@ -2,7 +2,8 @@
 //!
 //! What the file says is given in Hugging Face's terms: configuration, tokenizer and weights under their
 //! names there, in their order of rows, so that adapters fit either. Matrices stay quantised. The header
-//! is walked over with bounds before candle parses it. Writes nothing.
+//! is walked over with bounds before candle parses it. Only whole files are read, not the parts that
+//! `gguf-split` makes. Writes nothing.
 
 mod config;
 mod layout;
@@ -74,6 +75,16 @@ impl Gguf {
             return Err(refuse(found));
         };
         let file = Self { contents, kind, name, content };
+        if file
+            .content
+            .metadata
+            .get("split.count")
+            .is_some_and(|parts| !matches!(parts, Value::U16(0 | 1)))
+        {
+            return Err(
+                file.malformed("it is one of several parts; join them with gguf-split --merge")
+            );
+        }
         for name in file.content.tensor_infos.keys() {
             file.place(name)?;
         }
@@ -106,27 +117,30 @@ impl Gguf {
     ) -> Result<Weight> {
         let missing = || ModelError::MissingWeight { name: name.to_owned() };
         let stored = self.kind.stored(name).ok_or_else(missing)?;
-        let weight = self.stored(&stored, expected, self.paired(name, expected), device)?;
-        let weight = match weight {
-            Weight::Quantized(_) if expected.len() == 2 && dtype == DType::F32 => weight,
-            other => Weight::Dense(other.dequantize()?.to_dtype(dtype)?),
-        };
-        check_finite(&weight.dequantize()?, name)?;
-        match (weight, self.kind.added(name)) {
-            (Weight::Dense(tensor), added) if added != 0.0 => Ok(Weight::Dense((tensor - added)?)),
-            (weight, _) => Ok(weight),
+        let weight = self.stored(&stored, expected, self.paired(name, expected)?, device)?;
+        if matches!(weight, Weight::Quantized(_)) && expected.len() == 2 && dtype == DType::F32 {
+            return Ok(weight);
         }
+        let plain = weight.dequantize()?;
+        let plain = match self.kind.added(name) {
+            0.0 => plain,
+            added => (plain.to_dtype(DType::F32)? - added)?,
+        };
+        let plain = plain.to_dtype(dtype)?;
+        check_finite(&plain, name)?;
+        Ok(Weight::Dense(plain))
     }
 
     /// How many heads have their rows in the file's own order.
-    fn paired(&self, name: &str, expected: &[usize]) -> Option<usize> {
-        let key = name.contains("self_attn.k_proj");
-        if self.kind != Kind::Llama || !(key || name.contains("self_attn.q_proj")) {
-            return None;
-        }
-        let heads = if key { self.key_heads() } else { self.heads() }?;
-        let rows = expected.first().copied()?;
-        (heads > 0 && rows.is_multiple_of(2 * heads)).then_some(heads)
+    fn paired(&self, name: &str, expected: &[usize]) -> Result<Option<usize>> {
+        let heads = match name {
+            _ if self.kind != Kind::Llama => return Ok(None),
+            name if name.contains("self_attn.q_proj") => self.heads()?,
+            name if name.contains("self_attn.k_proj") => self.key_heads()?,
+            _ => return Ok(None),
+        };
+        let rows = expected.first().copied().unwrap_or(0);
+        Ok((heads > 0 && rows.is_multiple_of(2 * heads)).then_some(heads))
     }
 
     /// Reads a tensor under the file's own name.
@@ -149,8 +163,7 @@ impl Gguf {
         let mut bytes = self.contents.read(start, length)?.into_owned();
         if let (Some(heads), Some(&rows)) = (paired, expected.first()) {
             if !length.is_multiple_of(rows) {
-                let reason = format!("`{name}` has blocks that span rows");
-                return Err(self.contents.malformed("GGUF file", reason));
+                return Err(self.malformed(&format!("`{name}` has blocks that span rows")));
             }
             bytes = unpaired(&bytes, heads, rows);
         }
@@ -158,12 +171,15 @@ impl Gguf {
             GgmlDType::F32 => DType::F32,
             GgmlDType::F16 => DType::F16,
             GgmlDType::BF16 => DType::BF16,
-            GgmlDType::Q8_1 | GgmlDType::Q8K => {
-                let reason =
-                    format!("`{name}` is of type {:?}, which is no storage type", info.ggml_dtype);
-                return Err(self.contents.malformed("GGUF file", reason));
-            }
             quantized => {
+                let Some(scales) = scales(quantized) else {
+                    let reason = format!("`{name}` is of type {quantized:?}, which is not read");
+                    return Err(self.malformed(&reason));
+                };
+                let finite = |block: &[u8]| scales.iter().all(|&at| block[at + 1] & 0x7c != 0x7c);
+                if !bytes.chunks_exact(quantized.type_size()).all(finite) {
+                    return Err(ModelError::WeightNotFinite { name: name.to_owned() });
+                }
                 let storage = QStorage::from_data(Cow::Owned(bytes), device, quantized)?;
                 return Ok(Weight::Quantized(Arc::new(QTensor::new(storage, expected)?)));
             }
@@ -191,10 +207,27 @@ impl Gguf {
             }
             _ => {
                 let reason = format!("`{name}` of shape {dims:?} does not lie within the file");
-                Err(self.contents.malformed("GGUF file", reason))
+                Err(self.malformed(&reason))
             }
         }
     }
+
+    fn malformed(&self, reason: &str) -> ModelError {
+        self.contents.malformed("GGUF file", reason.to_owned())
+    }
+}
+
+/// Where the half-precision numbers of a block lie, all else in it being integers; none for types that are
+/// not read.
+fn scales(dtype: GgmlDType) -> Option<&'static [usize]> {
+    Some(match dtype {
+        GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
+        GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q4K | GgmlDType::Q5K => &[0, 2],
+        GgmlDType::Q2K => &[80, 82],
+        GgmlDType::Q3K => &[108],
+        GgmlDType::Q6K => &[208],
+        _ => return None,
+    })
 }
 
 /// The bytes of a header, checked; more of the file is looked at only as long as the header goes on.

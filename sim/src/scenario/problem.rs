@@ -288,15 +288,15 @@ pub enum Problem {
         #[help]
         help: String,
     },
-    /// A folder that is not there.
-    #[error("the backbone {name} is said to be in {path}, but there is no such folder")]
+    /// A model that is not there.
+    #[error("the backbone {name} is said to be in {path}, but there is no model")]
     #[diagnostic(help(
-        "give the folder that holds config.json, tokenizer.json and model.safetensors"
+        "give a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors"
     ))]
     MissingBackbone {
         name: String,
         path: String,
-        #[label("no such folder")]
+        #[label("neither a folder nor a .gguf file")]
         at: SourceSpan,
     },
     /// A module that cannot be adapted.

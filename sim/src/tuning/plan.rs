@@ -242,7 +242,9 @@ impl Plan {
     pub fn of(recipe: &Recipe) -> Result<Self, TuneError> {
         let method = MethodPlan::of(recipe.method.as_ref())?;
         let Some(model) = recipe.model.clone() else {
-            let help = format!("name one with --model: {BUILTIN}, a folder, or {HUB}OWNER/NAME");
+            let help = format!(
+                "name one with --model: {BUILTIN}, a folder, a .gguf file, or {HUB}OWNER/NAME"
+            );
             return Err(TuneError::setting("no model is named", help));
         };
         let repeats = recipe.repeats.unwrap_or(1);

@@ -24,7 +24,7 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// How often the whole is done, each time with the next seed.
     pub repeats: Option<usize>,
-    /// `polylogue-tiny`, or a folder in Hugging Face layout.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, or a `.gguf` file.
     pub model: Option<String>,
     /// The examples.
     pub data: DataRecipe,

@@ -16,31 +16,45 @@ const LOW: f64 = 1.0;
 const HIGH: f64 = 4.0;
 const ORIGINAL: f64 = 8192.0;
 
+/// Entries that change a network in ways that we do not have, unless they are nought or this.
+const REFUSED: [(&str, f64); 11] = [
+    ("expert_count", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("attention.scale", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("logit_scale", 0.0),
+    ("residual_scale", 0.0),
+    ("embedding_scale", 0.0),
+    ("rope.scaling.attn_factor", 1.0),
+    // Checkpoints mean the whole factor by it, llama.cpp a further one.
+    ("rope.scaling.yarn_attn_factor", 0.0),
+    ("rope.scaling.yarn_log_multiplier", 0.0),
+];
+
 impl Gguf {
     /// The configuration in Hugging Face's terms.
     ///
     /// # Errors
     /// When an entry is missing, or asks for something that we do not have.
     pub fn config(&self) -> Result<Value> {
-        for (key, what) in [
-            ("expert_count", "mixture of experts"),
-            ("attn_logit_softcapping", "soft-capped attention"),
-            ("final_logit_softcapping", "soft-capped logits"),
-        ] {
-            if self.number(key).is_some_and(|value| value > 0.0) {
-                return Err(refuse(&format!("{} with {what}", self.name)));
+        for (key, neutral) in REFUSED {
+            match self.number(key)? {
+                Some(value) if value != 0.0 && value != neutral => {
+                    return Err(refuse(&format!("{} with {key} {value}", self.name)));
+                }
+                _ => {}
             }
         }
-        let (hidden, heads) =
-            (self.count("embedding_length")?, self.count("attention.head_count")?);
-        let head = match self.number("attention.key_length") {
+        let (hidden, heads) = (self.count("embedding_length")?, self.heads()?);
+        let head = match self.number("attention.key_length")? {
             Some(_) => self.count("attention.key_length")?,
             None => hidden / heads.max(1),
         };
-        if self.number("attention.value_length").is_some_and(|value| value != head as f64) {
+        if self.number("attention.value_length")?.is_some_and(|value| value != head as f64) {
             return Err(refuse(&format!("{} with values unlike keys", self.name)));
         }
-        let window = self.number("attention.sliding_window").filter(|window| *window > 0.0);
+        let window = self.number("attention.sliding_window")?.filter(|window| *window > 0.0);
         let has = |name: &str| self.content.tensor_infos.contains_key(name);
         let table = self.content.tensor_infos.get("token_embd.weight");
         let mut config = json!({
@@ -53,21 +67,18 @@ impl Gguf {
             "intermediate_size": self.count("feed_forward_length")?,
             "num_hidden_layers": self.count("block_count")?,
             "num_attention_heads": heads,
-            "num_key_value_heads": self.key_heads().unwrap_or(heads),
+            "num_key_value_heads": self.key_heads()?,
             "head_dim": head,
             "vocab_size": table.and_then(|info| info.shape.dims().first()).copied().unwrap_or(0),
             "max_position_embeddings": self.count("context_length")?,
             "rms_norm_eps": self.need("attention.layer_norm_rms_epsilon")?,
-            "rope_theta": self.theta(),
+            "rope_theta": self.theta()?,
+            "rope_local_base_freq": self.number("rope.freq_base_swa")?,
+            "rope_scaling": self.scaling(head)?,
+            "sliding_window": window.map(|window| window as u64),
             "tie_word_embeddings": !has("output.weight"),
         });
-        if let Some(window) = window {
-            config["sliding_window"] = json!(window as u64);
-        }
-        if let Some(scaling) = self.scaling(head)? {
-            config["rope_scaling"] = scaling;
-        }
-        match self.number("rope.dimension_count") {
+        match self.number("rope.dimension_count")? {
             Some(turned) if turned != head as f64 => {
                 config["partial_rotary_factor"] = json!(turned / head as f64);
             }
@@ -78,9 +89,13 @@ impl Gguf {
                 config["attention_bias"] = json!(has("blk.0.attn_q.bias"));
                 config["mlp_bias"] = json!(has("blk.0.ffn_gate.bias"));
             }
-            // Only the model of 62 layers divides scores by another number, and no entry says so.
-            Kind::Gemma3 if self.number("block_count") == Some(62.0) => {
-                config["query_pre_attn_scalar"] = json!(hidden / heads.max(1));
+            Kind::Gemma3 => {
+                let period = self.number("attention.sliding_window_pattern")?;
+                config["sliding_window_pattern"] = json!(period.map(|period| period as u64));
+                // Only the model of 62 layers divides scores by another number, and no entry says so.
+                if self.count("block_count")? == 62 {
+                    config["query_pre_attn_scalar"] = json!(hidden / heads.max(1));
+                }
             }
             _ => {}
         }
@@ -88,13 +103,16 @@ impl Gguf {
     }
 
     /// Number of query heads.
-    pub(super) fn heads(&self) -> Option<usize> {
-        self.count("attention.head_count").ok()
+    pub(super) fn heads(&self) -> Result<usize> {
+        self.count("attention.head_count")
     }
 
     /// Number of key heads.
-    pub(super) fn key_heads(&self) -> Option<usize> {
-        self.count("attention.head_count_kv").ok().or_else(|| self.heads())
+    pub(super) fn key_heads(&self) -> Result<usize> {
+        match self.number("attention.head_count_kv")? {
+            Some(_) => self.count("attention.head_count_kv"),
+            None => self.heads(),
+        }
     }
 
     /// A text entry, by its whole key.
@@ -105,40 +123,46 @@ impl Gguf {
         }
     }
 
-    fn theta(&self) -> f64 {
+    fn theta(&self) -> Result<f64> {
         let usual = if self.kind == Kind::Gemma3 { 1e6 } else { 1e4 };
-        self.number("rope.freq_base").unwrap_or(usual)
+        Ok(self.number("rope.freq_base")?.unwrap_or(usual))
     }
 
-    /// A number of this architecture, by the rest of its key.
-    fn number(&self, key: &str) -> Option<f64> {
-        use gguf_file::Value::{F32, F64, I16, I32, I64, U8, U16, U32, U64};
-        Some(match self.content.metadata.get(&format!("{}.{key}", self.name))? {
+    /// A number of this architecture, by the rest of its key; none where there is no such entry.
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        use gguf_file::Value::{F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        let key = format!("{}.{key}", self.name);
+        let Some(value) = self.content.metadata.get(&key) else { return Ok(None) };
+        let number = match value {
             U8(value) => f64::from(*value),
             U16(value) => f64::from(*value),
             U32(value) => f64::from(*value),
             U64(value) => *value as f64,
+            I8(value) => f64::from(*value),
             I16(value) => f64::from(*value),
             I32(value) => f64::from(*value),
             I64(value) => *value as f64,
             // The decimal number that was meant: 1e-5 and not 9.99999974e-6.
-            F32(value) => value.to_string().parse().ok()?,
+            F32(value) => value.to_string().parse().unwrap_or(f64::NAN),
             F64(value) => *value,
-            _ => return None,
-        })
+            _ => f64::NAN,
+        };
+        if !number.is_finite() {
+            return Err(self.malformed(&format!("{key} is not one finite number")));
+        }
+        Ok(Some(number))
     }
 
     fn need(&self, key: &str) -> Result<f64> {
-        let reason = || format!("it has no number {}.{key}", self.name);
-        self.number(key).ok_or_else(|| self.contents.malformed("GGUF file", reason()))
+        let missing = || self.malformed(&format!("it has no number {}.{key}", self.name));
+        self.number(key)?.ok_or_else(missing)
     }
 
     /// A number of things: whole, and not absurd.
     fn count(&self, key: &str) -> Result<usize> {
         let value = self.need(key)?;
         if !(0.0..=1e9).contains(&value) || value.fract() != 0.0 {
-            let reason = format!("{}.{key} is {value}", self.name);
-            return Err(self.contents.malformed("GGUF file", reason));
+            return Err(self.malformed(&format!("{}.{key} is {value}", self.name)));
         }
         Ok(value as usize)
     }
@@ -151,26 +175,28 @@ impl Gguf {
         if self.content.tensor_infos.contains_key("rope_freqs.weight") {
             return self.llama3(head).map(Some);
         }
-        match self.text(&format!("{}.rope.scaling.type", self.name)) {
-            None | Some("none") => Ok(None),
-            Some("linear") => Ok(Some(
-                json!({"rope_type": "linear", "factor": self.need("rope.scaling.factor")?}),
-            )),
-            Some("yarn") if self.number("rope.scaling.attn_factor").is_none_or(|f| f == 1.0) => {
-                let mut scaling =
-                    json!({"rope_type": "yarn", "factor": self.need("rope.scaling.factor")?});
-                for (ours, theirs) in [
-                    ("original_max_position_embeddings", "original_context_length"),
-                    ("beta_fast", "yarn_beta_fast"),
-                    ("beta_slow", "yarn_beta_slow"),
-                ] {
-                    if let Some(value) = self.number(&format!("rope.scaling.{theirs}")) {
-                        scaling[ours] = json!(value);
-                    }
-                }
-                Ok(Some(scaling))
+        let factor = match self.number("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.number("rope.scale_linear")?,
+        };
+        // A factor without a type is linear, as llama.cpp has it.
+        match (self.text(&format!("{}.rope.scaling.type", self.name)), factor) {
+            (None, None) | (Some("none"), _) => Ok(None),
+            (None | Some("linear"), Some(factor)) => {
+                Ok(Some(json!({"rope_type": "linear", "factor": factor})))
             }
-            Some(other) => Err(refuse(&format!("{} with rotary scaling {other}", self.name))),
+            (Some("yarn"), Some(factor)) => Ok(Some(json!({
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings":
+                    self.number("rope.scaling.original_context_length")?,
+                "beta_fast": self.number("rope.scaling.yarn_beta_fast")?,
+                "beta_slow": self.number("rope.scaling.yarn_beta_slow")?,
+            }))),
+            (kind, _) => {
+                let kind = kind.unwrap_or("unnamed");
+                Err(refuse(&format!("{} with rotary scaling {kind}", self.name)))
+            }
         }
     }
 
@@ -181,9 +207,9 @@ impl Gguf {
             .dequantize()?
             .to_dtype(DType::F32)?
             .to_vec1()?;
-        let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
+        let (theta, factor) = (self.theta()?, f64::from(found.iter().copied().fold(1.0, f32::max)));
         for (index, &found) in found.iter().enumerate() {
-            let turn = self.theta().powf(2.0 * index as f64 / head as f64) * std::f64::consts::TAU;
+            let turn = theta.powf(2.0 * index as f64 / head as f64) * std::f64::consts::TAU;
             let smooth = ((ORIGINAL / turn - LOW) / (HIGH - LOW)).clamp(0.0, 1.0);
             let expected = 1.0 / ((1.0 - smooth) / factor + smooth);
             let close = (f64::from(found) - expected).abs() < 1e-3 * expected;

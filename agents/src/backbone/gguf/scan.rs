@@ -2,7 +2,10 @@
 //!
 //! Counts and lengths are held against the bytes that are there, the number of values against what any
 //! model has, and the alignment against what makes sense; with that, the reader cannot be made to
-//! allocate absurdly or to divide by zero. Keeps nothing of what it reads.
+//! allocate absurdly or to divide by zero. A name that is there twice is refused, for the reader would
+//! silently take the last. Keeps nothing of what it reads.
+
+use std::collections::HashSet;
 
 /// Most values in all metadata: a vocabulary of 262,144 with scores, types and merges has a quarter.
 const MOST_VALUES: u64 = 1 << 22;
@@ -10,6 +13,8 @@ const MOST_VALUES: u64 = 1 << 22;
 const MOST_ENTRIES: u64 = 1 << 16;
 /// How deep arrays may lie in arrays.
 const DEEPEST: usize = 4;
+/// How much of a name is shown, in bytes.
+const LONGEST_SHOWN: usize = 80;
 /// The key that says at which multiples tensors start.
 const ALIGNMENT: &[u8] = b"general.alignment";
 
@@ -38,13 +43,12 @@ pub(super) fn scan(bytes: &[u8]) -> Step<usize> {
     if tensors > MOST_ENTRIES || entries > MOST_ENTRIES {
         return Err(Stop::Bad(format!("it announces {tensors} tensors and {entries} entries")));
     }
+    let mut seen = HashSet::new();
     for _ in 0..entries {
-        let key = walk.string()?;
+        let key = walk.new_name(&mut seen)?;
         let kind = walk.u32()?;
         let value = walk.value(kind, 0)?;
-        // The reader drops trailing zeros of keys.
-        let end = key.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        if &key[..end] == ALIGNMENT {
+        if key == ALIGNMENT {
             let alignment: [u8; 4] = value.try_into().unwrap_or_default();
             let alignment = u32::from_le_bytes(alignment);
             if kind != 4 || !alignment.is_power_of_two() || alignment > 1 << 16 {
@@ -52,8 +56,9 @@ pub(super) fn scan(bytes: &[u8]) -> Step<usize> {
             }
         }
     }
+    seen.clear();
     for _ in 0..tensors {
-        walk.string()?;
+        walk.new_name(&mut seen)?;
         let rank = walk.u32()?;
         if !(1..=4).contains(&rank) {
             return Err(Stop::Bad(format!("a tensor with {rank} dimensions")));
@@ -93,6 +98,17 @@ impl<'a> Walk<'a> {
     fn string(&mut self) -> Step<&'a [u8]> {
         let length = self.u64()?;
         self.take(length)
+    }
+
+    /// A name that was not there before, without the trailing zeros that the reader drops.
+    fn new_name(&mut self, seen: &mut HashSet<&'a [u8]>) -> Step<&'a [u8]> {
+        let name = self.string()?;
+        let end = name.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        if !seen.insert(&name[..end]) {
+            let name = String::from_utf8_lossy(&name[..end.min(LONGEST_SHOWN)]);
+            return Err(Stop::Bad(format!("`{name}` is there twice")));
+        }
+        Ok(&name[..end])
     }
 
     /// Walks over a value and gives its bytes; an array's are empty.

@@ -16,6 +16,10 @@ use crate::tokenizer::Tokenizer;
 
 /// Longest piece of a SentencePiece vocabulary, in bytes.
 const LONGEST_PIECE: usize = 512;
+/// Most merges that follow from scores: Gemma's 262,144 pieces have half a million.
+const MOST_MERGES: usize = 1 << 22;
+/// Splits under which llama.cpp begins texts with a token of their own.
+const LLAMA3: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 const WORDS: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+";
 const REST: &str = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const SHORT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
@@ -45,7 +49,11 @@ impl Gguf {
         };
         let vocabulary: Map<String, Value> =
             tokens.iter().enumerate().map(|(id, text)| ((*text).to_owned(), json!(id))).collect();
+        if vocabulary.len() < tokens.len() {
+            return Err(ModelError::Tokenizer("the GGUF file has a token twice".to_owned()));
+        }
         json["model"]["vocab"] = Value::Object(vocabulary);
+        json["post_processor"] = self.around(&tokens);
         // Unknown and control tokens are special; the user's own are only never split.
         let added = tokens.iter().enumerate().filter(|(id, _)| (2..=4).contains(&kind(*id))).map(
             |(id, text)| {
@@ -59,10 +67,44 @@ impl Gguf {
         Tokenizer::from_bytes(json.to_string().as_bytes())
     }
 
+    /// What puts the tokens of the beginning and the end around a text, where the file or its kind says so.
+    fn around(&self, tokens: &[&str]) -> Value {
+        let llama3 = self.splits().is_some_and(|splits| LLAMA3.contains(&splits));
+        let begins = llama3 || self.text("tokenizer.ggml.model") == Some("llama");
+        let token = |wanted: &str, usual: bool, id: &str| {
+            let wanted = match self.entry(wanted) {
+                Some(Entry::Bool(wanted)) => *wanted,
+                _ => usual,
+            };
+            let Some(Entry::U32(id)) = self.entry(id).filter(|_| wanted) else { return None };
+            tokens.get(*id as usize).map(|text| (*text, *id))
+        };
+        let begin = token("add_bos_token", begins, "bos_token_id");
+        let end = token("add_eos_token", false, "eos_token_id");
+        let special = |(text, _): (&str, u32)| json!({"SpecialToken": {"id": text, "type_id": 0}});
+        let sequence = |id: &&str| json!({"Sequence": {"id": id, "type_id": 0}});
+        let template = |texts: &[&str]| -> Vec<Value> {
+            let texts = texts.iter().map(sequence);
+            begin.map(special).into_iter().chain(texts).chain(end.map(special)).collect()
+        };
+        let tokens: Map<String, Value> = begin
+            .into_iter()
+            .chain(end)
+            .map(|(text, id)| (text.to_owned(), json!({"id": text, "ids": [id], "tokens": [text]})))
+            .collect();
+        if tokens.is_empty() {
+            return Value::Null;
+        }
+        json!({"type": "TemplateProcessing", "single": template(&["A"]),
+            "pair": template(&["A", "B"]), "special_tokens": tokens})
+    }
+
     fn byte_level(&self) -> Result<Value> {
-        let merges = self.texts("merges")?;
-        let merges: Vec<(&str, &str)> =
-            merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
+        let merges = self.texts("merges")?.into_iter().map(|merge| {
+            let reason = || ModelError::Tokenizer(format!("{merge:?} is no merge of two pieces"));
+            merge.split_once(' ').ok_or_else(reason)
+        });
+        let merges = merges.collect::<Result<Vec<_>>>()?;
         let bytes = |regex: bool| {
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                 "use_regex": regex})
@@ -74,15 +116,15 @@ impl Gguf {
                 "behavior": "Isolated", "invert": false});
             sequence(split, false)
         };
-        let pre = self.text("tokenizer.ggml.pre").unwrap_or("default");
+        let pre = self.splits().unwrap_or("none");
+        let whole = LLAMA3.contains(&pre);
         let splits = match pre {
-            "default" | "gpt-2" => bytes(true),
-            "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" => split(r"\p{N}{1,3}"),
+            "gpt-2" => bytes(true),
             "qwen2" => split(r"\p{N}"),
             "smollm" => sequence(json!({"type": "Digits", "individual_digits": true}), true),
+            _ if whole => split(r"\p{N}{1,3}"),
             other => return Err(unknown("splits", other)),
         };
-        let whole = matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
         Ok(json!({
             "version": "1.0",
             "normalizer": (pre == "qwen2").then(|| json!({"type": "NFC"})),
@@ -97,9 +139,13 @@ impl Gguf {
             .array("scores")
             .unwrap_or_default()
             .iter()
-            .map(|score| score.to_f32().unwrap_or(0.0))
+            .filter_map(|s| s.to_f32().ok())
             .collect();
-        let prefix = match self.content.metadata.get("tokenizer.ggml.add_space_prefix") {
+        if scores.len() != tokens.len() {
+            let reason = format!("{} scores for {} tokens", scores.len(), tokens.len());
+            return Err(ModelError::Tokenizer(reason));
+        }
+        let prefix = match self.entry("add_space_prefix") {
             Some(Entry::Bool(prefix)) => *prefix,
             _ => true,
         };
@@ -121,8 +167,17 @@ impl Gguf {
         }))
     }
 
+    /// The name of the splits before merging.
+    fn splits(&self) -> Option<&str> {
+        self.text("tokenizer.ggml.pre")
+    }
+
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        self.content.metadata.get(&format!("tokenizer.ggml.{key}"))
+    }
+
     fn array(&self, key: &str) -> Option<&[Entry]> {
-        match self.content.metadata.get(&format!("tokenizer.ggml.{key}")) {
+        match self.entry(key) {
             Some(Entry::Array(values)) => Some(values),
             _ => None,
         }
@@ -144,7 +199,7 @@ fn merges<'a>(
     scores: &[f32],
     kind: &dyn Fn(usize) -> i64,
 ) -> Result<Vec<(&'a str, &'a str)>> {
-    let pieces = || tokens.iter().enumerate().filter(|(id, _)| kind(*id) == 1);
+    let pieces = || tokens.iter().enumerate().filter(|(id, _)| matches!(kind(*id), 1 | 4));
     let ids: HashMap<&str, usize> = pieces().map(|(id, text)| (*text, id)).collect();
     let mut found = Vec::new();
     for (id, text) in pieces() {
@@ -158,6 +213,9 @@ fn merges<'a>(
             if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
                 found.push((scores.get(id).copied().unwrap_or(0.0), l, r, left, right));
             }
+        }
+        if found.len() > MOST_MERGES {
+            return Err(ModelError::Tokenizer(format!("more than {MOST_MERGES} merges")));
         }
         found[first..].sort_by_key(|&(_, l, r, _, _)| (l, r));
     }

@@ -14,7 +14,7 @@ pub(in crate::scenario) struct BackboneFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("enum" = words::names(&words::BUILTINS)))]
     pub(in crate::scenario) builtin: Option<At<String>>,
-    /// A folder in Hugging Face layout, below the scenario's folder.
+    /// A folder in Hugging Face layout or a `.gguf` file, below the scenario's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(in crate::scenario) path: Option<At<String>>,

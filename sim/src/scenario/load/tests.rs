@@ -67,6 +67,20 @@ fn a_model_of_the_hub_is_named_with_its_revision() {
 }
 
 #[test]
+fn a_backbone_is_a_folder_or_a_gguf_file() {
+    let folder = folder(&MINIMAL.replace("builtin = \"polylogue-tiny\"", "path = \"model.gguf\""));
+    let file = folder.path().join("model.gguf");
+    let missing = load(folder.path(), &[], None).unwrap_err();
+    assert_eq!(kinds(&missing), ["MissingBackbone"]);
+    std::fs::write(&file, "what is in it is looked at when it is loaded").unwrap();
+    let scenario = load(folder.path(), &[], None).unwrap();
+    assert_eq!(scenario.backbones["base"].source, BackboneSource::Path(file));
+    // Another file is no model.
+    let other = set(&["backbone.base.path=train.jsonl"]);
+    assert_eq!(kinds(&load(folder.path(), &other, None).unwrap_err()), ["MissingBackbone"]);
+}
+
+#[test]
 fn a_file_is_named_after_itself_and_a_folder_after_itself() {
     let folder = folder(MINIMAL);
     let other = folder.path().join("other.toml");

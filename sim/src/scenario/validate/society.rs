@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agents::backbone::gguf::Gguf;
 use agents::hub::HubError;
 use agents::name::AgentName;
 use miette::SourceSpan;
@@ -96,7 +97,12 @@ impl Check<'_> {
         }
         if let Some(typed) = &file.path {
             let path = self.path(&["backbone", &name.value, "path"], typed)?;
-            if (self.setting.look)(&path) != Seen::Folder {
+            let there = match (self.setting.look)(&path) {
+                Seen::Folder => true,
+                Seen::File { .. } => Gguf::is(&path),
+                Seen::Nothing => false,
+            };
+            if !there {
                 let path = quote(&path.display().to_string());
                 self.problems.push(Problem::MissingBackbone { name: shown, path, at: typed.at });
             }
