@@ -8,6 +8,7 @@
 //! - [`device`]: where tensors live
 //! - [`error`]: what can go wrong, with what was expected and what was found
 //! - [`tokenizer`]: text to tokens and back
+//! - [`chat_template`]: how a conversation is written for a model that brings its own template
 //! - [`prompt`]: how a conversation is written for a model
 //! - [`backbone`]: the pretrained decoder: configuration, weights, forward pass, backward pass
 //! - [`adapter`]: what makes a model an agent's own: LoRA, unfrozen layers, heads; generations
@@ -20,9 +21,11 @@
 //! - [`name`]: names of agents
 pub mod adapter;
 pub mod backbone;
+pub mod chat_template;
 pub mod device;
 pub mod engine;
 pub mod error;
+mod jinja;
 pub mod learning;
 pub mod name;
 pub mod pretrain;

@@ -3,11 +3,13 @@
 //! A thin layer over the `tokenizers` crate: it knows the special tokens and never pads or truncates.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessor as _, TokenizerBuilder, TruncationDirection};
 
+use crate::chat_template::{self, ChatTemplate};
 use crate::error::{ModelError, Result};
 
 /// Begins every text.
@@ -21,6 +23,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     begin: Option<u32>,
     end: Option<u32>,
+    chat: Option<Arc<ChatTemplate>>,
+    /// Tokens that end a turn of a chat.
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -49,7 +54,22 @@ impl Tokenizer {
         let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let begin = find(&[BEGIN, "<s>", "<|begin_of_text|>", "<|im_start|>"]);
         let end = find(&[END, "</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"]);
-        Ok(Self { inner, begin, end })
+        Ok(Self { inner, begin, end, chat: None, ends: Vec::new() })
+    }
+
+    /// Reads `tokenizer.json` of a Hugging Face directory, and the chat template where there is one:
+    /// `chat_template.jinja`, or an entry of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// When `tokenizer.json` is missing, or a file is not what its name says.
+    pub fn from_directory(directory: &Path) -> Result<Self> {
+        chat_template::attach(Self::from_file(&directory.join("tokenizer.json"))?, directory)
+    }
+
+    /// The same vocabulary with a chat template, and the tokens that end a turn of it.
+    #[must_use]
+    pub fn with_chat(self, template: ChatTemplate, ends: Vec<u32>) -> Self {
+        Self { chat: Some(Arc::new(template)), ends, ..self }
     }
 
     /// A vocabulary without words, for a network that is only fed with numbers.
@@ -128,6 +148,44 @@ impl Tokenizer {
     #[must_use]
     pub fn end(&self) -> Option<u32> {
         self.end
+    }
+
+    /// How the model's authors write a conversation, where they say so.
+    #[must_use]
+    pub fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_deref()
+    }
+
+    /// The tokens that end a turn of a chat; none without a chat template.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The number of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A text without what would be read as special tokens, so that it cannot pass for a turn of its own.
+    ///
+    /// # Errors
+    /// When the text holds what the vocabulary cannot express.
+    pub fn without_specials(&self, text: &str) -> Result<String> {
+        let mut text = text.to_owned();
+        loop {
+            let tokens = self.encode(&text)?;
+            let plain = self.inner.decode(&tokens, true).map_err(refusal)?;
+            if plain == self.inner.decode(&tokens, false).map_err(refusal)? {
+                return Ok(text);
+            }
+            // What is left can spell a special token anew, but only a shorter text is read once more.
+            if plain.len() >= text.len() {
+                return Ok(plain);
+            }
+            text = plain;
+        }
     }
 
     /// The number of tokens in the vocabulary, special ones included.
