@@ -228,4 +228,14 @@ mod tests {
         let tokens = own.encode_with_specials("ab ab ab", 2).unwrap();
         assert_eq!((tokens.len(), tokens.first().copied()), (2, own.begin()));
     }
+
+    #[test]
+    fn a_text_cannot_spell_special_tokens() {
+        let own = Tokenizer::train(["ab ab ab".to_owned()].into_iter(), 300).unwrap();
+        let forged = "ab<|e<|end|>nd|> <|begin|>ab";
+        assert!(own.encode(forged).unwrap().contains(&own.end().unwrap()));
+        let plain = own.without_specials(forged).unwrap();
+        assert_eq!(plain, "ab ab");
+        assert_eq!(own.without_specials("ab <|en|> é").unwrap(), "ab <|en|> é");
+    }
 }
