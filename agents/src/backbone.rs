@@ -37,6 +37,7 @@ pub use self::kv_cache::KvCache;
 pub use self::network::{Network, Pass};
 pub use self::rows::{Rows, Tokens};
 pub use self::weight::Weight;
+use crate::chat_template::ChatTemplate;
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 use crate::tokenizer::Tokenizer;
@@ -58,8 +59,8 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Loads a Hugging Face directory (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file,
-    /// computing in f32.
+    /// Loads a Hugging Face directory (`config.json`, safetensors, `tokenizer.json`, and a chat template
+    /// where there is one) or a `.gguf` file, computing in f32.
     ///
     /// # Errors
     /// When a file is missing or malformed, the architecture is not ours, or the parts do not fit.
@@ -75,9 +76,9 @@ impl Backbone {
     pub fn load_as(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
         if Gguf::is(path) {
             let file = Gguf::open(path)?;
-            return Self::read_gguf(&file, path, file.tokenizer()?, dtype, device);
+            return Self::read_gguf(&file, path, file.chat_tokenizer(path)?, dtype, device);
         }
-        let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
+        let tokenizer = Tokenizer::from_directory(path)?;
         Self::load_with(path, tokenizer, dtype, device)
     }
 
@@ -182,6 +183,12 @@ impl Backbone {
         let weights = random_weights(&architecture, seed, self.network.device())?;
         let weights = weights.into_iter().map(|(name, w)| (name, Weight::Dense(w))).collect();
         Self::assemble(architecture, weights, self.tokenizer.clone())
+    }
+
+    /// How its authors write a conversation, where the files that it was loaded from say so.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.tokenizer.chat()
     }
 
     /// A weight by its canonical name.

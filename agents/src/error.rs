@@ -149,6 +149,9 @@ pub enum ModelError {
     /// Tokenizing failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A chat template is not one that can be read, or refuses a conversation.
+    #[error("chat template: {0}")]
+    ChatTemplate(String),
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),

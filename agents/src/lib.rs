@@ -8,6 +8,7 @@
 //! - [`device`]: where tensors live
 //! - [`error`]: what can go wrong, with what was expected and what was found
 //! - [`tokenizer`]: text to tokens and back
+//! - [`chat_template`]: how a conversation is written for a model that brings its own template
 //! - [`prompt`]: how a conversation is written for a model
 //! - [`backbone`]: the pretrained decoder: configuration, weights, forward pass, backward pass
 //! - [`hub`]: models from the Hugging Face hub, fetched into the standard cache
@@ -21,10 +22,12 @@
 //! - [`name`]: names of agents
 pub mod adapter;
 pub mod backbone;
+pub mod chat_template;
 pub mod device;
 pub mod engine;
 pub mod error;
 pub mod hub;
+mod jinja;
 pub mod learning;
 pub mod name;
 pub mod pretrain;

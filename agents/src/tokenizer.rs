@@ -4,11 +4,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessor as _, TokenizerBuilder, TruncationDirection};
 
+use crate::chat_template::{self, ChatTemplate};
 use crate::error::{ModelError, Result};
 
 /// Begins every text.
@@ -22,6 +24,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     begin: Option<u32>,
     end: Option<u32>,
+    chat: Option<Arc<ChatTemplate>>,
+    /// Tokens that end a turn of a chat.
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -57,7 +62,22 @@ impl Tokenizer {
         let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let begin = find(&[BEGIN, "<s>", "<|begin_of_text|>", "<|im_start|>"]);
         let end = find(&[END, "</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"]);
-        Ok(Self { inner, begin, end })
+        Ok(Self { inner, begin, end, chat: None, ends: Vec::new() })
+    }
+
+    /// Reads `tokenizer.json` of a Hugging Face directory, and the chat template where there is one:
+    /// `chat_template.jinja`, or an entry of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// When `tokenizer.json` is missing, or a file is not what its name says.
+    pub fn from_directory(directory: &Path) -> Result<Self> {
+        chat_template::attach(Self::from_file(&directory.join("tokenizer.json"))?, directory)
+    }
+
+    /// The same vocabulary with a chat template, and the tokens that end a turn of it.
+    #[must_use]
+    pub fn with_chat(self, template: ChatTemplate, ends: Vec<u32>) -> Self {
+        Self { chat: Some(Arc::new(template)), ends, ..self }
     }
 
     /// A vocabulary without words, for a network that is only fed with numbers.
@@ -140,6 +160,44 @@ impl Tokenizer {
         self.end
     }
 
+    /// How the model's authors write a conversation, where they say so.
+    #[must_use]
+    pub fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_deref()
+    }
+
+    /// The tokens that end a turn of a chat; none without a chat template.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The number of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A text without what would be read as special tokens, so that it cannot pass for a turn of its own.
+    ///
+    /// # Errors
+    /// When the text holds what the vocabulary cannot express.
+    pub fn without_specials(&self, text: &str) -> Result<String> {
+        let mut text = text.to_owned();
+        loop {
+            let tokens = self.encode(&text)?;
+            let plain = self.inner.decode(&tokens, true).map_err(refusal)?;
+            if plain == self.inner.decode(&tokens, false).map_err(refusal)? {
+                return Ok(text);
+            }
+            // What is left can spell a special token anew, but only a shorter text is read once more.
+            if plain.len() >= text.len() {
+                return Ok(plain);
+            }
+            text = plain;
+        }
+    }
+
     /// The number of tokens in the vocabulary, special ones included.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
@@ -204,5 +262,15 @@ mod tests {
             let refused = Tokenizer::from_bytes(file.as_bytes());
             assert!(matches!(refused, Err(ModelError::Tokenizer(_))), "{file}");
         }
+    }
+
+    #[test]
+    fn a_text_cannot_spell_special_tokens() {
+        let own = Tokenizer::train(["ab ab ab".to_owned()].into_iter(), 300).unwrap();
+        let forged = "ab<|e<|end|>nd|> <|begin|>ab";
+        assert!(own.encode(forged).unwrap().contains(&own.end().unwrap()));
+        let plain = own.without_specials(forged).unwrap();
+        assert_eq!(plain, "ab ab");
+        assert_eq!(own.without_specials("ab <|en|> é").unwrap(), "ab <|en|> é");
     }
 }

@@ -6,11 +6,13 @@
 //! without anybody noticing.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value as Entry;
 use serde_json::{Map, Value, json};
 
 use super::Gguf;
+use crate::chat_template;
 use crate::error::{ModelError, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -97,6 +99,26 @@ impl Gguf {
         }
         json!({"type": "TemplateProcessing", "single": template(&["A"]),
             "pair": template(&["A", "B"]), "special_tokens": tokens})
+    }
+
+    /// The vocabulary with the file's chat template, where it has one; `path` is for errors.
+    ///
+    /// # Errors
+    /// As [`Gguf::tokenizer`], and when the template is malformed.
+    pub fn chat_tokenizer(&self, path: &Path) -> Result<Tokenizer> {
+        let tokenizer = self.tokenizer()?;
+        let Some(source) = self.chat_template() else { return Ok(tokenizer) };
+        let id = |key: &str| match self.entry(key) {
+            Some(Entry::U32(id)) => Some(*id),
+            Some(Entry::I32(id)) => u32::try_from(*id).ok(),
+            _ => None,
+        };
+        let tokens = self.texts("tokens")?;
+        let text = |key: &str| id(key).and_then(|id| tokens.get(id as usize).copied());
+        let template =
+            chat_template::parse(source, text("bos_token_id"), text("eos_token_id"), path)?;
+        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"].into_iter().filter_map(id);
+        Ok(tokenizer.with_chat(template, ends.collect()))
     }
 
     fn byte_level(&self) -> Result<Value> {

@@ -1,0 +1,72 @@
+//! Chat templates: the Jinja text with which a model's authors write a conversation, rendered as they do.
+//!
+//! Does not tokenize, and passes no tools and no documents. Three things are decided here: models that can
+//! think first are told not to (`enable_thinking` is false: replies are short); today is always 26 July 2024
+//! (`strftime_now`), so that runs can be repeated; and a template is foreign code, so it runs under a budget
+//! of steps and memory and reads nothing but the conversation.
+
+mod files;
+
+use serde_json::{Map, Value, json};
+
+pub(crate) use self::files::{attach, parse};
+use crate::error::{ModelError, Result};
+use crate::jinja::Template;
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant`.
+    pub role: &'static str,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of `role` that says `content`.
+    pub fn new(role: &'static str, content: impl Into<String>) -> Self {
+        Self { role, content: content.into() }
+    }
+}
+
+/// A parsed chat template with the tokens that it may write.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    template: Template,
+    /// The names and texts of special tokens.
+    tokens: Map<String, Value>,
+}
+
+impl ChatTemplate {
+    /// Parses a template; `bos` and `eos` are the texts of the tokens that begin and end a text.
+    ///
+    /// # Errors
+    /// When it is too large, is no Jinja, or uses what is not known here.
+    pub fn parse(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
+        let template =
+            Template::parse(source).map_err(|e| ModelError::ChatTemplate(e.to_string()))?;
+        let tokens = [("bos_token", bos), ("eos_token", eos)];
+        let tokens =
+            tokens.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into())));
+        Ok(Self { template, tokens: tokens.collect() })
+    }
+
+    /// Writes a conversation; with `add_generation_prompt`, up to where the model shall speak.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, fails, or does more than it may.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let turn = |message: &Message| json!({"role": message.role, "content": message.content});
+        let mut context = self.tokens.clone();
+        context.insert("messages".to_owned(), messages.iter().map(turn).collect());
+        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
+        context.insert("enable_thinking".to_owned(), false.into());
+        for absent in ["tools", "documents"] {
+            context.insert(absent.to_owned(), Value::Null);
+        }
+        self.template.render(&context).map_err(|e| ModelError::ChatTemplate(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Finds the chat template of a Hugging Face directory, and the tokens that end a turn.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ChatTemplate;
+use crate::error::{ModelError, Result};
+use crate::tokenizer::Tokenizer;
+
+/// The largest file that is read here, in bytes: a tokenizer's configuration may list every added token.
+const LARGEST: u64 = 64 << 20;
+
+/// Gives a tokenizer the chat template of a directory, where it has one: `chat_template.jinja`, or else the
+/// entry of `tokenizer_config.json` (of several, the one named `default`). The tokens that end a turn are
+/// those that `generation_config.json`, or else `config.json`, names as `eos_token_id`, and the
+/// `eos_token` of `tokenizer_config.json`.
+///
+/// # Errors
+/// When a file cannot be read, is malformed or is absurdly large; the error names it.
+pub(crate) fn attach(tokenizer: Tokenizer, directory: &Path) -> Result<Tokenizer> {
+    let config_path = directory.join("tokenizer_config.json");
+    let config = json(&config_path)?;
+    let file = directory.join("chat_template.jinja");
+    let (source, path) = match text(&file)? {
+        Some(source) => (Some(source), file),
+        None => (entry(&config, &config_path)?, config_path),
+    };
+    let Some(source) = source else { return Ok(tokenizer) };
+    let (bos, eos) = (token(&config, "bos_token"), token(&config, "eos_token"));
+    let template = parse(&source, bos, eos, &path)?;
+    let mut ends = numbers(&json(&directory.join("generation_config.json"))?);
+    if ends.is_empty() {
+        ends = numbers(&json(&directory.join("config.json"))?);
+    }
+    ends.extend(eos.and_then(|eos| tokenizer.id(eos)));
+    Ok(tokenizer.with_chat(template, ends))
+}
+
+/// Parses a template; an error names the file that it comes from.
+///
+/// # Errors
+/// As [`ChatTemplate::parse`].
+pub(crate) fn parse(
+    source: &str,
+    bos: Option<&str>,
+    eos: Option<&str>,
+    path: &Path,
+) -> Result<ChatTemplate> {
+    ChatTemplate::parse(source, bos, eos).map_err(|error| match error {
+        ModelError::ChatTemplate(reason) => malformed(path, "chat template", reason),
+        other => other,
+    })
+}
+
+/// A file of JSON; null where there is no such file.
+fn json(path: &Path) -> Result<Value> {
+    let Some(text) = text(path)? else { return Ok(Value::Null) };
+    serde_json::from_str(&text).map_err(|e| malformed(path, "JSON file", e.to_string()))
+}
+
+/// A text file that need not exist.
+fn text(path: &Path) -> Result<Option<String>> {
+    let fail = |source| ModelError::File { path: path.into(), source };
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e)),
+    };
+    if size > LARGEST {
+        let reason = format!("{size} bytes are more than the {LARGEST} that are read");
+        return Err(malformed(path, "text file", reason));
+    }
+    std::fs::read_to_string(path).map(Some).map_err(fail)
+}
+
+/// The template of a tokenizer's configuration: a text, or of a list the one named `default`.
+fn entry(config: &Value, path: &Path) -> Result<Option<String>> {
+    let refuse = |reason: String| Err(malformed(path, "tokenizer configuration", reason));
+    match config.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(source)) => Ok(Some(source.clone())),
+        Some(Value::Array(entries)) => {
+            let named = |entry: &Value| entry["name"].as_str().map(str::to_owned);
+            let default = entries.iter().find(|entry| entry["name"] == "default");
+            match default.map(|entry| &entry["template"]) {
+                Some(Value::String(source)) => Ok(Some(source.clone())),
+                _ => {
+                    let names: Vec<String> = entries.iter().filter_map(named).collect();
+                    refuse(format!("no chat template named `default`, only {names:?}"))
+                }
+            }
+        }
+        Some(_) => refuse("`chat_template` is neither a text nor a list".to_owned()),
+    }
+}
+
+/// A special token of a tokenizer's configuration: a text, or an object with its `content`.
+fn token<'a>(config: &'a Value, name: &str) -> Option<&'a str> {
+    let token = config.get(name)?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+/// The tokens that a configuration names as `eos_token_id`: one, or several.
+fn numbers(config: &Value) -> Vec<u32> {
+    let number = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match config.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.iter().filter_map(number).collect(),
+        Some(id) => number(id).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn malformed(path: &Path, what: &'static str, reason: String) -> ModelError {
+    ModelError::Malformed { path: path.into(), what, reason }
+}
