@@ -240,6 +240,23 @@ impl Adapter {
         self.spec.head.as_ref().map_or(&[], |head| &head.labels)
     }
 
+    /// The same adapter with other names for its classes: PEFT's files have numbers only.
+    ///
+    /// # Errors
+    /// When there is no head, or it has another number of classes.
+    pub fn with_labels(&self, labels: Vec<String>) -> Result<Self> {
+        let mut named = self.clone();
+        match &mut named.spec.head {
+            Some(head) if head.labels.len() == labels.len() => head.labels = labels,
+            head => {
+                let found = head.as_ref().map_or(0, |head| head.labels.len());
+                let reason = format!("its head has {found} classes, wanted are {}", labels.len());
+                return Err(ModelError::Incompatible { doing: "name the classes", reason });
+            }
+        }
+        Ok(named)
+    }
+
     /// The first layer that is not the backbone's own; the depth where all of them are.
     #[must_use]
     pub fn frozen_layers(&self, depth: usize) -> usize {

@@ -35,12 +35,10 @@ impl Role {
     /// The role that a transfer prepares for.
     #[must_use]
     pub fn of(transfer: &TransferPlan) -> Self {
-        match transfer {
-            TransferPlan::Text(_) => Self::Reply,
-            TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. } => match labels {
-                Labels::Intent => Self::Understand,
-                Labels::Resolved => Self::Evaluate,
-            },
+        match transfer.labels() {
+            None => Self::Reply,
+            Some(Labels::Intent) => Self::Understand,
+            Some(Labels::Resolved) => Self::Evaluate,
         }
     }
 }

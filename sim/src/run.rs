@@ -204,45 +204,79 @@ fn members(
             .get(&plan.backbone)
             .cloned()
             .ok_or_else(|| fail(format!("there is no backbone `{}`", plan.backbone)))?;
-        let labels = |labels: Labels| match labels {
-            Labels::Intent => task.labels.clone(),
-            Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
-        };
-        let spec = match &plan.transfer {
-            TransferPlan::Feature { labels: kind } => {
-                let head = Some(HeadSpec::new(labels(*kind)));
-                AdapterSpec { method: Method::Frozen, head }
-            }
-            TransferPlan::Text(method) => {
-                let family = backbone.network.architecture().family;
-                if !family.is_decoder() {
-                    let reason = format!(
-                        "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
-                        family.name()
-                    );
-                    return Err(fail(reason));
-                }
-                AdapterSpec { method: method.clone(), head: None }
-            }
-            TransferPlan::Head { freeze_layers, labels: kind } => {
-                let depth = backbone.network.depth();
-                if *freeze_layers > depth {
-                    let reason =
-                        format!("freeze_layers is {freeze_layers}, the backbone has {depth}");
-                    return Err(fail(reason));
-                }
-                let head = Some(HeadSpec::new(labels(*kind)));
-                AdapterSpec { method: Method::Layers { freeze_layers: *freeze_layers }, head }
-            }
-        };
-        let adapter = Adapter::initial(spec, &backbone, seed.child(name.as_str()))
-            .map_err(|e| fail(e.to_string()))?;
+        let adapter = first_adapter(&plan.transfer, &backbone, task, seed.child(name.as_str()))
+            .map_err(fail)?;
         let role = Role::of(&plan.transfer);
         let adapter = Arc::new(adapter);
         let member = Member { plan: plan.clone(), role, backbone, adapter, restarts: 0 };
         members.insert(name.clone(), member);
     }
     Ok(members)
+}
+
+/// What an agent starts from; the reason where its backbone or its files do not suit its part.
+fn first_adapter(
+    plan: &TransferPlan,
+    backbone: &Backbone,
+    task: &Task,
+    seed: Seed,
+) -> Result<Adapter, String> {
+    let labels = plan.labels().map(|labels| match labels {
+        Labels::Intent => task.labels.clone(),
+        Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
+    });
+    let family = backbone.network.architecture().family;
+    if labels.is_none() && !family.is_decoder() {
+        return Err(format!(
+            "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
+            family.name()
+        ));
+    }
+    let method = match plan {
+        TransferPlan::Feature { .. } => Method::Frozen,
+        TransferPlan::Text(method) => method.clone(),
+        TransferPlan::Head { freeze_layers, .. } => {
+            let depth = backbone.network.depth();
+            if *freeze_layers > depth {
+                return Err(format!("freeze_layers is {freeze_layers}, the backbone has {depth}"));
+            }
+            Method::Layers { freeze_layers: *freeze_layers }
+        }
+        TransferPlan::Adapter { folder, .. } => {
+            let adapter = Adapter::load(folder, backbone).map_err(|e| e.to_string())?;
+            return match labels {
+                Some(labels) => for_labels(&adapter, labels),
+                None if adapter.head().is_some() => Err(format!(
+                    "the adapter in {} has a head: say what it classifies with `labels`",
+                    folder.display()
+                )),
+                None => Ok(adapter),
+            };
+        }
+    };
+    let spec = AdapterSpec { method, head: labels.map(HeadSpec::new) };
+    Adapter::initial(spec, backbone, seed).map_err(|e| e.to_string())
+}
+
+/// A trained classifier whose classes are those of the task, or that has just numbers for them.
+fn for_labels(adapter: &Adapter, wanted: Vec<String>) -> Result<Adapter, String> {
+    let found = adapter.labels();
+    let numbered = found.iter().enumerate().all(|(index, label)| *label == index.to_string());
+    if found == wanted {
+        return Ok(adapter.clone());
+    }
+    if numbered {
+        return adapter.with_labels(wanted).map_err(|e| e.to_string());
+    }
+    let odd = |a: &[String], b: &[String]| {
+        a.iter().find(|label| !b.contains(label)).map(|label| format!("`{label}`"))
+    };
+    let reason = match (odd(&wanted, found), odd(found, &wanted)) {
+        (Some(lacks), _) => format!("its head does not know {lacks}"),
+        (None, Some(other)) => format!("its head knows {other}, which the task does not"),
+        (None, None) => "its head has them in another order".to_owned(),
+    };
+    Err(format!("the adapter was trained for other labels: {reason}"))
 }
 
 fn recipes(

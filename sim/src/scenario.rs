@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use agents::adapter::Method;
 use agents::hub::HubModel;
+use agents::learning::job::Settings;
 use agents::name::AgentName;
 
 pub use self::load::load;
@@ -109,6 +110,13 @@ pub enum TransferPlan {
         /// What is classified.
         labels: Labels,
     },
+    /// An adapter that was trained before.
+    Adapter {
+        /// Its folder.
+        folder: PathBuf,
+        /// What its head classifies; none for a writer.
+        labels: Option<Labels>,
+    },
 }
 
 impl TransferPlan {
@@ -128,6 +136,17 @@ impl TransferPlan {
                 Method::Full => "full",
             },
             Self::Head { .. } => "head",
+            Self::Adapter { .. } => "adapter",
+        }
+    }
+
+    /// What the agent classifies; none for a writer.
+    #[must_use]
+    pub fn labels(&self) -> Option<Labels> {
+        match self {
+            Self::Feature { labels } | Self::Head { labels, .. } => Some(*labels),
+            Self::Adapter { labels, .. } => *labels,
+            Self::Text(_) => None,
         }
     }
 }
@@ -152,6 +171,8 @@ pub struct WarmUpPlan {
     pub batch: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
+    /// How the steps are taken.
+    pub settings: Settings,
 }
 
 /// Queries and what resolves them.
@@ -253,6 +274,8 @@ pub enum TrainPlan {
         learning_rate: f64,
         /// Most recent episodes that examples are drawn from.
         buffer: usize,
+        /// How the steps are taken.
+        settings: Settings,
     },
     /// Group-relative policy optimisation on the task's reward.
     Grpo {
@@ -266,6 +289,8 @@ pub enum TrainPlan {
         learning_rate: f64,
         /// Most recent episodes that prompts are drawn from.
         buffer: usize,
+        /// How the steps are taken.
+        settings: Settings,
     },
 }
 

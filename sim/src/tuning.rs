@@ -20,7 +20,7 @@ use agents::backbone::gguf::Gguf;
 use agents::device::DeviceKind;
 use agents::error::ModelError;
 use agents::hub::HubError;
-use agents::learning::job::{Job, JobSpec, Lesson, Settings};
+use agents::learning::job::{Job, JobSpec, Lesson};
 use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
 use agents::seed::Seed;
 use serde_json::Value;
@@ -34,9 +34,6 @@ use crate::clock::Stopwatch;
 use crate::metric::classes::ClassScores;
 use crate::scenario::BackboneSource;
 use crate::scenario::suggestion::quote;
-
-/// Most tokens that go through the network at once on one thread.
-const MICRO_BATCH_TOKENS: usize = 256;
 
 /// What happens while a tuning goes on.
 #[derive(Clone, Debug, PartialEq)]
@@ -316,11 +313,7 @@ impl<'a> Tuning<'a> {
             steps,
             batch: stage.batch,
             learning_rate: stage.learning_rate,
-            settings: Settings {
-                optimizer: stage.optimizer(),
-                micro_batch_tokens: MICRO_BATCH_TOKENS,
-                ..Settings::default()
-            },
+            settings: stage.settings,
             seed: Seed::new(part.seed).child("tuning").child(name),
         };
         let backbone = Arc::clone(&self.backbone);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
+use serde::Serialize;
 
 use super::accumulation::{Gradients, sharded};
 use super::gradient_audit::audit;
@@ -75,7 +76,7 @@ pub struct JobSpec {
 }
 
 /// How each step of a job is taken.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// The optimiser's numbers.
     pub optimizer: OptimizerSpec,

@@ -12,7 +12,7 @@ use crate::agent::Role;
 use crate::scenario::{AgentPlan, WarmUpPlan};
 use agents::backbone::Backbone;
 use agents::error::Result;
-use agents::learning::job::{JobSpec, Lesson, Settings};
+use agents::learning::job::{JobSpec, Lesson};
 use agents::learning::objective::supervised::Examples;
 
 /// An agent as the conductor knows it.
@@ -60,18 +60,11 @@ impl Member {
                 Examples::Classes(transfer::verdict_examples(tokenizer, demonstrations)?)
             }
         };
-        let WarmUpPlan { steps, batch, learning_rate, .. } = self.plan.warm_up;
+        let WarmUpPlan { steps, batch, learning_rate, settings, .. } = self.plan.warm_up;
         if examples.is_empty() || steps == 0 {
             return Ok(None);
         }
         let lesson = Lesson::Supervised(examples);
-        Ok(Some(JobSpec {
-            lesson,
-            steps,
-            batch,
-            learning_rate,
-            settings: Settings::default(),
-            seed,
-        }))
+        Ok(Some(JobSpec { lesson, steps, batch, learning_rate, settings, seed }))
     }
 }

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use self::agents::{AgentFile, BackboneFile, Ia3File, LoraFile, TransferFile};
-pub(super) use self::learning::{FaultFile, TrainFile, TriggerFile, WhenFile};
+pub(super) use self::agents::{
+    AdapterFile, AgentFile, BackboneFile, Ia3File, LoraFile, TransferFile,
+};
+pub(super) use self::learning::{FaultFile, SettingsFile, TrainFile, TriggerFile, WhenFile};
 use super::place::At;
 
 /// A society of agents and what it shall do.

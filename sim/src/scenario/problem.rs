@@ -299,6 +299,14 @@ pub enum Problem {
         #[label("neither a folder nor a .gguf file")]
         at: SourceSpan,
     },
+    /// A folder that should hold an adapter is missing.
+    #[error("there is no adapter in {path}")]
+    #[diagnostic(help("give a folder with adapter_config.json and adapter_model.safetensors"))]
+    MissingAdapter {
+        path: String,
+        #[label("no such folder")]
+        at: SourceSpan,
+    },
     /// A module that cannot be adapted.
     #[error("no network has a map {name} that could be adapted")]
     UnknownTarget {
@@ -334,9 +342,10 @@ pub enum Problem {
         #[help]
         help: String,
     },
-    /// A start that low-rank updates do not have.
-    #[error("low-rank updates cannot start as {name}")]
-    UnknownInit {
+    /// A word that is none of a closed choice.
+    #[error("there is no {what} {name}")]
+    UnknownChoice {
+        what: &'static str,
         name: String,
         #[label("not known")]
         at: SourceSpan,

@@ -4,6 +4,8 @@
 
 use agents::adapter::lora::Init;
 use agents::backbone::names::Module;
+use agents::learning::optimizer::{AdamW, Lion, Method, Sgd};
+use agents::learning::schedule::Shape;
 
 use super::{BackboneSource, FaultKind, Labels, Signal};
 
@@ -25,6 +27,21 @@ pub(super) const SIGNALS: [(&str, Signal); 3] = [
 /// Where low-rank updates start.
 pub(super) const INITS: [(&str, Init); 3] =
     [("kaiming", Init::Kaiming), ("gaussian", Init::Gaussian), ("pissa", Init::Pissa)];
+
+/// Optimisers, with their usual numbers.
+pub(super) const OPTIMIZERS: [(&str, Method); 3] = [
+    ("adamw", Method::AdamW(AdamW::USUAL)),
+    ("sgd", Method::Sgd(Sgd::USUAL)),
+    ("lion", Method::Lion(Lion::USUAL)),
+];
+
+/// What the learning rate does after it has risen; those that fall end at a tenth.
+pub(super) const SCHEDULES: [(&str, Shape); 4] = [
+    ("constant", Shape::Constant),
+    ("linear", Shape::Linear { floor: 0.1 }),
+    ("cosine", Shape::Cosine { floor: 0.1 }),
+    ("inverse_square_root", Shape::InverseSquareRoot),
+];
 
 /// Crashes.
 pub(super) const FAULTS: [(&str, FaultKind); 1] = [("panic", FaultKind::Panic)];

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use agents::error::Result;
-use agents::learning::job::{JobSpec, Lesson, Settings};
+use agents::learning::job::{JobSpec, Lesson};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::grpo::{Grpo, Prompt};
 use agents::learning::objective::supervised::{ClassExample, Examples};
@@ -79,27 +79,22 @@ impl Experiences {
         };
         let recent: Vec<&Experience> =
             self.0.iter().skip(self.0.len().saturating_sub(buffer)).collect();
-        let lesson = match (plan, transfer) {
+        let lesson = match (plan, transfer.labels()) {
             (TrainPlan::Grpo { group, .. }, _) => grpo(&recent, *group, context)?,
-            (_, TransferPlan::Text(_)) => accepted(&recent, context)?,
-            (_, TransferPlan::Feature { labels } | TransferPlan::Head { labels, .. }) => {
-                match labels {
-                    Labels::Intent => intents(&recent, context)?,
-                    Labels::Resolved => verdicts(&recent, context)?,
-                }
-            }
+            (_, None) => accepted(&recent, context)?,
+            (_, Some(Labels::Intent)) => intents(&recent, context)?,
+            (_, Some(Labels::Resolved)) => verdicts(&recent, context)?,
         };
-        let (steps, batch, learning_rate) = match *plan {
-            TrainPlan::Supervised { steps, batch, learning_rate, .. } => {
-                (steps, batch, learning_rate)
+        let (steps, batch, learning_rate, settings) = match *plan {
+            TrainPlan::Supervised { steps, batch, learning_rate, settings, .. } => {
+                (steps, batch, learning_rate, settings)
             }
-            TrainPlan::Grpo { steps, prompts, learning_rate, .. } => {
-                (steps, prompts, learning_rate)
+            TrainPlan::Grpo { steps, prompts, learning_rate, settings, .. } => {
+                (steps, prompts, learning_rate, settings)
             }
         };
         let seed = context.seed;
-        let spec =
-            JobSpec { lesson, steps, batch, learning_rate, settings: Settings::default(), seed };
+        let spec = JobSpec { lesson, steps, batch, learning_rate, settings, seed };
         Ok((!spec.lesson.is_empty()).then_some(spec))
     }
 }

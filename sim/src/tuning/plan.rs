@@ -11,7 +11,9 @@ use agents::adapter::ia3::Ia3Spec;
 use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Method, head::HeadSpec};
 use agents::backbone::Backbone;
-use agents::learning::optimizer::OptimizerSpec;
+use agents::learning::job::Settings;
+use agents::learning::optimizer::LoraPlus;
+use agents::learning::schedule::WarmUp;
 use serde::Serialize;
 
 use super::error::TuneError;
@@ -110,8 +112,8 @@ pub struct Stage {
     pub batch: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
-    /// Weight decay of AdamW.
-    pub weight_decay: f64,
+    /// How the steps are taken.
+    pub settings: Settings,
     /// Epochs over many examples, unless they are given.
     usual: usize,
 }
@@ -127,34 +129,38 @@ impl Stage {
         }
     }
 
-    /// The optimiser.
-    #[must_use]
-    pub fn optimizer(&self) -> OptimizerSpec {
-        OptimizerSpec { weight_decay: self.weight_decay, ..OptimizerSpec::default() }
-    }
-
     fn of(typed: &StageRecipe, usual: Self, place: &str) -> Result<Self, TuneError> {
         let stage = Self {
             epochs: typed.epochs,
             batch: typed.batch.unwrap_or(usual.batch),
             learning_rate: typed.learning_rate.unwrap_or(usual.learning_rate),
-            weight_decay: typed.weight_decay.unwrap_or(usual.weight_decay),
+            settings: settings(typed, usual.settings),
             usual: usual.usual,
         };
         count(&format!("{place}epochs"), stage.epochs.unwrap_or(1), 10_000)?;
         count(&format!("{place}batch"), stage.batch, 4096)?;
         let rate = stage.learning_rate;
         number(&format!("{place}learning rate"), rate, rate > 0.0 && rate <= 1.0, "up to 1")?;
-        let decay = stage.weight_decay;
+        let Settings { optimizer, warm_up, micro_batch_tokens, .. } = stage.settings;
+        count(&format!("{place}micro_batch_tokens"), micro_batch_tokens, 1 << 20)?;
+        let decay = optimizer.weight_decay;
         let fits = (0.0..=100.0).contains(&decay);
         number(&format!("{place}weight decay"), decay, fits, "0 to 100")?;
+        let clip = optimizer.clip.unwrap_or(1.0);
+        number(&format!("{place}clip"), clip, clip > 0.0, "above 0")?;
+        let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
+        number(&format!("{place}lora_plus"), ratio, ratio >= 1.0, "1 or more")?;
+        if let WarmUp::Share(rise) = warm_up {
+            number(&format!("{place}rise"), rise, (0.0..=1.0).contains(&rise), "0 to 1")?;
+        }
         Ok(stage)
     }
 
     /// For a head on frozen features.
     fn probe() -> Self {
-        let (learning_rate, weight_decay) = (1e-2, 0.5);
-        Self { epochs: None, batch: 128, learning_rate, weight_decay, usual: 20 }
+        let mut settings = Settings::default();
+        settings.optimizer.weight_decay = 0.5;
+        Self { epochs: None, batch: 128, learning_rate: 1e-2, settings, usual: 20 }
     }
 
     fn usual(method: &MethodPlan) -> Self {
@@ -164,8 +170,32 @@ impl Stage {
             MethodPlan::Ia3(_) => (5e-3, 5),
             MethodPlan::Layers(_) | MethodPlan::Full => (1e-4, 4),
         };
-        Self { epochs: None, batch: 32, learning_rate, weight_decay: 0.01, usual }
+        Self { epochs: None, batch: 32, learning_rate, settings: Settings::default(), usual }
     }
+}
+
+/// How steps are taken: as typed, else as usual.
+fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
+    let optimizer = &mut settings.optimizer;
+    if let Some(method) = typed.optimizer {
+        optimizer.method = method;
+    }
+    if let Some(decay) = typed.weight_decay {
+        optimizer.weight_decay = decay;
+    }
+    optimizer.clip = typed.clip.or(optimizer.clip);
+    optimizer.lora_plus = typed.lora_plus.map(|ratio| LoraPlus { ratio });
+    if let Some(shape) = typed.schedule {
+        settings.shape = shape;
+    }
+    if let Some(rise) = typed.rise {
+        settings.warm_up = WarmUp::Share(rise);
+    }
+    if let Some(tokens) = typed.micro_batch_tokens {
+        settings.micro_batch_tokens = tokens;
+    }
+    settings.recompute = typed.recompute;
+    settings
 }
 
 impl MethodPlan {

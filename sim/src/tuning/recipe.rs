@@ -7,6 +7,8 @@ use std::path::{Component, Path};
 
 pub use agents::adapter::head::Pooling;
 use agents::adapter::lora::Init;
+use agents::learning::optimizer::Method as Optimizer;
+use agents::learning::schedule::Shape;
 use serde::Deserialize;
 
 use super::error::TuneError;
@@ -139,8 +141,23 @@ pub struct StageRecipe {
     pub batch: Option<usize>,
     /// Highest learning rate.
     pub learning_rate: Option<f64>,
-    /// Weight decay of AdamW.
+    /// Decoupled weight decay.
     pub weight_decay: Option<f64>,
+    /// How a gradient becomes a change of weights: `adamw`, `sgd` or `lion`, each a table of its numbers.
+    pub optimizer: Option<Optimizer>,
+    /// Largest norm of the gradient; a larger one is scaled down.
+    pub clip: Option<f64>,
+    /// LoRA+: how much faster `B` learns than `A`.
+    pub lora_plus: Option<f64>,
+    /// What the learning rate does after it has risen: `"constant"`, `linear`, `cosine` (each with `floor`)
+    /// or `"inverse_square_root"`.
+    pub schedule: Option<Shape>,
+    /// Share of the steps in which the learning rate rises.
+    pub rise: Option<f64>,
+    /// Most tokens that a thread takes at once.
+    pub micro_batch_tokens: Option<usize>,
+    /// Whether activations are computed again instead of kept.
+    pub recompute: bool,
 }
 
 impl Recipe {

@@ -19,9 +19,14 @@ pub struct AdamW {
     pub epsilon: f64,
 }
 
+impl AdamW {
+    /// The usual numbers.
+    pub const USUAL: Self = Self { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
+}
+
 impl Default for AdamW {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 }
+        Self::USUAL
     }
 }
 

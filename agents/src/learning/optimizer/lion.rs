@@ -19,9 +19,14 @@ pub struct Lion {
     pub beta2: f64,
 }
 
+impl Lion {
+    /// The usual numbers.
+    pub const USUAL: Self = Self { beta1: 0.9, beta2: 0.99 };
+}
+
 impl Default for Lion {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.99 }
+        Self::USUAL
     }
 }
 

@@ -18,9 +18,14 @@ pub struct Sgd {
     pub nesterov: bool,
 }
 
+impl Sgd {
+    /// The usual numbers.
+    pub const USUAL: Self = Self { momentum: 0.9, nesterov: false };
+}
+
 impl Default for Sgd {
     fn default() -> Self {
-        Self { momentum: 0.9, nesterov: false }
+        Self::USUAL
     }
 }
 

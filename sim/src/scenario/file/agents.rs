@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::learning::SettingsFile;
 use crate::scenario::place::At;
 use crate::scenario::words;
 
@@ -69,6 +70,21 @@ pub(in crate::scenario) enum TransferFile {
     Prefix(VirtualFile),
     /// A copy of the whole backbone, all of it trained; the agent writes texts.
     Full(FullFile),
+    /// An adapter that was trained before, here or by PEFT.
+    Adapter(AdapterFile),
+}
+
+/// An adapter that was trained before.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct AdapterFile {
+    /// A folder in PEFT's layout, below the scenario's folder.
+    #[schemars(example = &"my-adapter")]
+    pub(in crate::scenario) path: At<String>,
+    /// What its head classifies; an adapter without a head writes texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::LABELS)))]
+    pub(in crate::scenario) labels: Option<At<String>>,
 }
 
 /// Frozen features and a classifier.
@@ -180,8 +196,8 @@ pub(in crate::scenario) struct WarmUpFile {
     /// Labelled queries per intent that the agent sees.
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::scenario) examples_per_intent: At<i64>,
-    /// Optimiser steps.
-    #[schemars(range(min = 1, max = 100_000))]
+    /// Optimiser steps; 0 leaves the adapter as it starts.
+    #[schemars(range(min = 0, max = 100_000))]
     pub(in crate::scenario) steps: At<i64>,
     /// Examples of one step.
     #[schemars(range(min = 1, max = 4096))]
@@ -189,6 +205,8 @@ pub(in crate::scenario) struct WarmUpFile {
     /// Highest learning rate.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
     pub(in crate::scenario) learning_rate: At<f64>,
+    /// How the steps are taken.
+    pub(in crate::scenario) settings: SettingsFile,
 }
 
 impl Default for WarmUpFile {
@@ -198,6 +216,7 @@ impl Default for WarmUpFile {
             steps: At::untyped(60),
             batch: At::untyped(64),
             learning_rate: At::untyped(1e-2),
+            settings: SettingsFile::default(),
         }
     }
 }

@@ -82,6 +82,9 @@ pub(in crate::scenario) struct SupervisedFile {
     /// Most recent episodes that examples are drawn from.
     #[schemars(range(min = 1, max = 1_000_000), example = 1024)]
     pub(in crate::scenario) buffer: At<i64>,
+    /// How the steps are taken.
+    #[serde(default)]
+    pub(in crate::scenario) settings: SettingsFile,
 }
 
 /// Group-relative policy optimisation.
@@ -103,6 +106,45 @@ pub(in crate::scenario) struct GrpoFile {
     /// Most recent episodes that prompts are drawn from.
     #[schemars(range(min = 1, max = 1_000_000), example = 256)]
     pub(in crate::scenario) buffer: At<i64>,
+    /// How the steps are taken.
+    #[serde(default)]
+    pub(in crate::scenario) settings: SettingsFile,
+}
+
+/// How the steps of a training are taken; what is left out is usual.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::scenario) struct SettingsFile {
+    /// How a gradient becomes a change of weights; AdamW where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::OPTIMIZERS)))]
+    pub(in crate::scenario) optimizer: Option<At<String>>,
+    /// Share of each weight that is taken away at each step, times the learning rate (0.01).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 10))]
+    pub(in crate::scenario) weight_decay: Option<At<f64>>,
+    /// Largest norm of the gradient; a larger one is scaled down (1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "maximum" = 1_000_000))]
+    pub(in crate::scenario) clip: Option<At<f64>>,
+    /// LoRA+: how much faster `B` learns than `A`; as fast where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("minimum" = 1, "maximum" = 1_000))]
+    pub(in crate::scenario) lora_plus: Option<At<f64>>,
+    /// What the learning rate does after it has risen; a cosine where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::SCHEDULES)))]
+    pub(in crate::scenario) schedule: Option<At<String>>,
+    /// Share of the steps in which the learning rate rises to its height (0.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 1))]
+    pub(in crate::scenario) rise: Option<At<f64>>,
+    /// Most tokens that a thread takes at once: more need more memory (256).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", extend("minimum" = 1, "maximum" = 1_048_576))]
+    pub(in crate::scenario) micro_batch_tokens: Option<At<i64>>,
+    /// Compute activations again for the backward pass instead of keeping them: less memory, more work.
+    pub(in crate::scenario) recompute: bool,
 }
 
 /// A crash that the experiment orders.

@@ -1,10 +1,13 @@
 //! Checks of triggers and ordered crashes.
 
+use agents::learning::job::Settings;
+use agents::learning::optimizer::LoraPlus;
+use agents::learning::schedule::WarmUp;
 use agents::name::AgentName;
 
 use super::society::Part;
 use super::{Check, count, count64};
-use crate::scenario::file::{TrainFile, TriggerFile, WhenFile};
+use crate::scenario::file::{SettingsFile, TrainFile, TriggerFile, WhenFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
@@ -25,6 +28,7 @@ impl Check<'_> {
                 batch: count(&train.batch),
                 learning_rate: train.learning_rate.value,
                 buffer: count(&train.buffer),
+                settings: self.settings(&train.settings)?,
             },
             TrainFile::Grpo(train) => {
                 self.writes_texts(&file.agent);
@@ -34,12 +38,55 @@ impl Check<'_> {
                     group: count(&train.group),
                     learning_rate: train.learning_rate.value,
                     buffer: count(&train.buffer),
+                    settings: self.settings(&train.settings)?,
                 }
             }
         };
         let when = self.when(&file.when)?;
         let agent = AgentName::new(&file.agent.value).ok().filter(|_| known)?;
         Some(TriggerPlan { agent, when, train })
+    }
+
+    /// How steps are taken; the usual numbers where nothing is said.
+    pub(super) fn settings(&mut self, file: &SettingsFile) -> Option<Settings> {
+        let mut settings = Settings { recompute: file.recompute, ..Settings::default() };
+        let optimizer = &mut settings.optimizer;
+        if let Some(typed) = &file.optimizer {
+            optimizer.method = self.choice("optimiser", &words::OPTIMIZERS, typed)?;
+        }
+        if let Some(typed) = &file.schedule {
+            settings.shape = self.choice("schedule", &words::SCHEDULES, typed)?;
+        }
+        if let Some(decay) = &file.weight_decay {
+            optimizer.weight_decay = decay.value;
+        }
+        if let Some(clip) = &file.clip {
+            optimizer.clip = Some(clip.value);
+        }
+        optimizer.lora_plus = file.lora_plus.as_ref().map(|ratio| LoraPlus { ratio: ratio.value });
+        if let Some(rise) = &file.rise {
+            settings.warm_up = WarmUp::Share(rise.value);
+        }
+        if let Some(tokens) = &file.micro_batch_tokens {
+            settings.micro_batch_tokens = count(tokens);
+        }
+        Some(settings)
+    }
+
+    /// What a word of a closed choice stands for.
+    pub(super) fn choice<T: Clone>(
+        &mut self,
+        what: &'static str,
+        choice: &[(&'static str, T)],
+        typed: &At<String>,
+    ) -> Option<T> {
+        let found = meaning(choice, &typed.value);
+        if found.is_none() {
+            let help = advice(&typed.value, names(choice));
+            let name = quote(&typed.value);
+            self.problems.push(Problem::UnknownChoice { what, name, at: typed.at, help });
+        }
+        found
     }
 
     fn when(&mut self, file: &WhenFile) -> Option<WhenPlan> {

@@ -8,7 +8,7 @@ use agents::name::AgentName;
 use miette::SourceSpan;
 
 use super::{Check, Seen, count};
-use crate::scenario::file::{AgentFile, BackboneFile, ProtocolFile, TransferFile};
+use crate::scenario::file::{AdapterFile, AgentFile, BackboneFile, ProtocolFile, TransferFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
@@ -36,7 +36,11 @@ impl Part {
             | TransferFile::Vera(_)
             | TransferFile::Prompt(_)
             | TransferFile::Prefix(_)
-            | TransferFile::Full(_) => return Some(Self::Writer),
+            | TransferFile::Full(_)
+            | TransferFile::Adapter(AdapterFile { labels: None, .. }) => {
+                return Some(Self::Writer);
+            }
+            TransferFile::Adapter(AdapterFile { labels: Some(labels), .. }) => labels,
         };
         Some(match meaning(&words::LABELS, &labels.value)? {
             Labels::Intent => Self::Classifier,
@@ -139,12 +143,16 @@ impl Check<'_> {
                 self.problems.push(Problem::InvalidAgentName { name, at });
             }
             self.known_backbone(name, agent);
-            if let (Ok(valid), Some(transfer)) = (valid, self.transfer(&agent.transfer)) {
+            if let (Ok(valid), Some(transfer)) =
+                (valid, self.transfer(&name.value, &agent.transfer))
+            {
+                let Some(settings) = self.settings(&agent.warm_up.settings) else { continue };
                 let warm_up = WarmUpPlan {
                     examples_per_intent: count(&agent.warm_up.examples_per_intent),
                     steps: count(&agent.warm_up.steps),
                     batch: count(&agent.warm_up.batch),
                     learning_rate: agent.warm_up.learning_rate.value,
+                    settings,
                 };
                 let backbone = agent.backbone.value.clone();
                 let temperature = agent.temperature.value;

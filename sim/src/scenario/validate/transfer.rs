@@ -11,16 +11,16 @@ use agents::adapter::lora::LoraSpec;
 use agents::adapter::vera::VeraSpec;
 use miette::SourceSpan;
 
-use super::{Check, count};
+use super::{Check, Seen, count};
 use crate::scenario::TransferPlan;
 use crate::scenario::file::{Ia3File, LoraFile, TransferFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
-use crate::scenario::words::{self, meaning, names};
+use crate::scenario::words;
 
 impl Check<'_> {
-    pub(super) fn transfer(&mut self, file: &TransferFile) -> Option<TransferPlan> {
+    pub(super) fn transfer(&mut self, name: &str, file: &TransferFile) -> Option<TransferPlan> {
         let method = match file {
             TransferFile::Feature(feature) => {
                 return Some(TransferPlan::Feature { labels: self.labels(&feature.labels)? });
@@ -30,6 +30,19 @@ impl Check<'_> {
                     freeze_layers: count(&head.freeze_layers),
                     labels: self.labels(&head.labels)?,
                 });
+            }
+            TransferFile::Adapter(adapter) => {
+                let labels = match &adapter.labels {
+                    Some(typed) => Some(self.labels(typed)?),
+                    None => None,
+                };
+                let folder =
+                    self.path(&["agents", name, "transfer", "adapter", "path"], &adapter.path)?;
+                if (self.setting.look)(&folder) != Seen::Folder {
+                    let path = quote(&folder.display().to_string());
+                    self.problems.push(Problem::MissingAdapter { path, at: adapter.path.at });
+                }
+                return Some(TransferPlan::Adapter { folder, labels });
             }
             TransferFile::Lora(lora) => Method::Lora(self.lora(lora)?),
             TransferFile::Ia3(ia3) => Method::Ia3(self.ia3(ia3)),
@@ -48,12 +61,7 @@ impl Check<'_> {
         let rank = count(&lora.rank);
         let alpha = lora.alpha.as_ref().map_or(2.0 * rank as f64, |alpha| alpha.value);
         let targets = self.targets(&lora.targets);
-        let init = meaning(&words::INITS, &lora.init.value);
-        if init.is_none() {
-            let help = advice(&lora.init.value, names(&words::INITS));
-            let (name, at) = (quote(&lora.init.value), lora.init.at);
-            self.problems.push(Problem::UnknownInit { name, at, help });
-        }
+        let init = self.choice("start of low-rank updates", &words::INITS, &lora.init);
         let (rank_stabilized, dora) = (lora.rank_stabilized, lora.dora);
         let (init, dropout) = (init?, lora.dropout.value);
         Some(LoraSpec { rank, alpha, targets, rank_stabilized, dora, dropout, init })
