@@ -249,8 +249,7 @@ pub enum Problem {
     /// A backbone from nowhere.
     #[error("the backbone {name} has none of `builtin`, `path` and `hub`")]
     #[diagnostic(help(
-        "write `builtin = \"polylogue-tiny\"`, `path = \"FOLDER\"` for your own, or \
-         `hub = \"OWNER/NAME@REVISION\"`"
+        "write `builtin = \"polylogue-tiny\"`, `path = \"FOLDER\"` or `hub = \"OWNER/NAME@REVISION\"`"
     ))]
     NoBackboneSource {
         name: String,
@@ -270,8 +269,7 @@ pub enum Problem {
     /// A name that no model of the hub has.
     #[error("{name} names no model of the hub: {reason}")]
     #[diagnostic(help(
-        "write `hub = \"OWNER/NAME\"` or `hub = \"OWNER/NAME@REVISION\"`, as in \
-         HuggingFaceTB/SmolLM2-135M@main"
+        "write `hub = \"OWNER/NAME\"`, or `hub = \"OWNER/NAME@REVISION\"` for a branch, tag or commit"
     ))]
     InvalidHubModel {
         name: String,
