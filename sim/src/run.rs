@@ -26,6 +26,7 @@ use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::recorder::{FORMAT, RecordError, Recorder};
+use crate::scenario::suggestion::{harmless, quote};
 use crate::scenario::{BackbonePlan, Labels, Scenario, TransferPlan};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
@@ -60,7 +61,7 @@ pub enum RunError {
     #[error(transparent)]
     Task(#[from] TaskError),
     /// A model cannot be used.
-    #[error("backbone `{name}`: {error}")]
+    #[error("backbone `{name}`: {}", harmless(&error.to_string()))]
     Backbone {
         /// Its name in the scenario.
         name: String,
@@ -68,7 +69,7 @@ pub enum RunError {
         error: ModelError,
     },
     /// An agent does not fit its backbone.
-    #[error("agent `{agent}`: {reason}")]
+    #[error("agent `{agent}`: {}", harmless(reason))]
     Agent {
         /// Which.
         agent: AgentName,
@@ -269,7 +270,7 @@ fn for_labels(adapter: &Adapter, wanted: Vec<String>) -> Result<Adapter, String>
         return adapter.with_labels(wanted).map_err(|e| e.to_string());
     }
     let odd = |a: &[String], b: &[String]| {
-        a.iter().find(|label| !b.contains(label)).map(|label| format!("`{label}`"))
+        a.iter().find(|label| !b.contains(label)).map(|label| quote(label))
     };
     let reason = match (odd(&wanted, found), odd(found, &wanted)) {
         (Some(lacks), _) => format!("its head does not know {lacks}"),

@@ -13,6 +13,10 @@ mod pretraining;
 #[cfg(test)]
 mod society;
 #[cfg(test)]
+mod starting_adapter;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod training_settings;
 #[cfg(test)]
 mod tuning;

@@ -1,6 +1,6 @@
 //! Whole runs of the customer-service society with the embedded model.
 
-use polylogue_tests::{Ran, events, run, shared_data};
+use polylogue_tests::{Ran, events, run, shared_data, shared_model};
 use sim::event::{Event, EventKind, Phase, Said};
 
 fn count(events: &[Event], is: impl Fn(&EventKind) -> bool) -> usize {
@@ -116,4 +116,28 @@ fn real_customers_of_a_bank_run_to_the_end() {
     let set: Vec<&str> = set.iter().map(String::as_str).collect();
     let ran = run(&set);
     assert_eq!(ran.finished.summary.episodes, 16);
+}
+
+#[test]
+fn an_encoder_of_somebody_else_reads_while_our_decoder_writes() {
+    let Some(model) = shared_model("all-MiniLM-L6-v2") else { return };
+    let path = format!("backbone.mini.path={}", model.display());
+    let ran = run(&[
+        &path,
+        "agents.understand.backbone=mini",
+        "agents.understand.warm_up={ examples_per_intent = 1, steps = 8, batch = 8 }",
+        "agents.evaluate.backbone=mini",
+        "agents.evaluate.transfer.head.freeze_layers=5",
+        "agents.evaluate.warm_up={ examples_per_intent = 1, steps = 2, batch = 4 }",
+        "episodes=4",
+        "task.support.holdout_limit=2",
+        "triggers=[]",
+    ]);
+    assert_eq!(ran.finished.summary.episodes, 4);
+    let events = events(&ran.log);
+    let EventKind::RunStarted { agents, .. } = &events[0].kind else { panic!() };
+    let backbones: Vec<&str> = agents.iter().map(|card| card.backbone.as_str()).collect();
+    assert_eq!(backbones, ["mini", "base", "mini"]);
+    let classified = |k: &EventKind| matches!(k, EventKind::MessageDelivered { said: Said::Label { confidence, .. }, .. } if *confidence > 0.0);
+    assert_eq!(count(&events, classified), 4 + 2 * 2);
 }

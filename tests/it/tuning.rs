@@ -8,7 +8,7 @@ use agents::adapter::Adapter;
 use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
 use agents::learning::objective::supervised::classes;
-use polylogue_tests::{polylogue, root, shared_data};
+use polylogue_tests::{polylogue, root, shared_data, shared_model};
 
 const RECIPE: &str = "scenarios/customer_service";
 
@@ -192,18 +192,6 @@ fn bad_arguments_end_with_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tune.toml"), "[method.lora]\nrnak = 4\n").unwrap();
     refused(&[&folder.path().to_string_lossy()], &["rnak", "rank", "here"]);
-}
-
-/// A model that somebody else pretrained, where it is on this machine.
-fn shared_model(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("POLYLOGUE_MODELS");
-    let folder = folder.map_or_else(|| root().join("../shared/models"), PathBuf::from);
-    let path = folder.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not here (set POLYLOGUE_MODELS)", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use sim::control::Control;
 use sim::event::Event;
 use sim::feed::Feed;
-use sim::run::{Finished, RunOptions};
+use sim::run::{Finished, Prepared, RunError, RunOptions};
 use tempfile::TempDir;
 
 /// Settings that make the customer-service scenario small enough for a test.
@@ -46,14 +46,9 @@ pub struct Ran {
 /// When the run fails: tests want to know.
 #[must_use]
 pub fn run(more: &[&str]) -> Ran {
-    let set: Vec<String> = SMALL.iter().chain(more).map(|&s| s.to_owned()).collect();
+    let set: Vec<&str> = SMALL.iter().chain(more).copied().collect();
     let path = root().join("scenarios/customer_service");
-    let scenario = sim::scenario::load(&path, &set, None)
-        .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
-    let directory = tempfile::tempdir().expect("a temporary folder");
-    let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
-    let prepared =
-        sim::run::prepare(scenario, &options, &mut |_| {}).expect("a run that can begin");
+    let (prepared, directory) = prepared(&path, &set).expect("a run that can begin");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let finished = runtime
@@ -61,6 +56,22 @@ pub fn run(more: &[&str]) -> Ran {
         .expect("a run that ends");
     let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
     Ran { finished, log, directory }
+}
+
+/// A scenario ready to play, and its run directory.
+///
+/// # Errors
+/// When data, models or adapters do not suit the scenario.
+///
+/// # Panics
+/// When the scenario itself is not valid.
+pub fn prepared(path: &Path, set: &[&str]) -> Result<(Prepared, TempDir), RunError> {
+    let set: Vec<String> = set.iter().map(|&s| s.to_owned()).collect();
+    let scenario = sim::scenario::load(path, &set, None)
+        .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
+    Ok((sim::run::prepare(scenario, &options, &mut |_| {})?, directory))
 }
 
 /// The events of a log, without its header.
@@ -107,14 +118,24 @@ pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outpu
 
 /// A folder of real data nobody here wrote; says so where it is absent.
 #[must_use]
-#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
 pub fn shared_data(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("POLYLOGUE_DATA")
-        .map_or_else(|| root().join("../shared/data"), PathBuf::from);
-    let path = root.join(name);
+    shared("data", "POLYLOGUE_DATA", name)
+}
+
+/// A model that somebody else pretrained; says so where it is absent.
+#[must_use]
+pub fn shared_model(name: &str) -> Option<PathBuf> {
+    shared("models", "POLYLOGUE_MODELS", name)
+}
+
+#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
+fn shared(kind: &str, variable: &str, name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable)
+        .map_or_else(|| root().join("../shared").join(kind), PathBuf::from);
+    let path = folder.join(name);
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is not here (set POLYLOGUE_DATA)", path.display());
+    println!("skipped: {} is not here (set {variable})", path.display());
     None
 }

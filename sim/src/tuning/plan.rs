@@ -12,8 +12,8 @@ use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Method, head::HeadSpec};
 use agents::backbone::Backbone;
 use agents::learning::job::Settings;
-use agents::learning::optimizer::LoraPlus;
-use agents::learning::schedule::WarmUp;
+use agents::learning::optimizer::{AdamW, Lion, LoraPlus, Method as Optimizer};
+use agents::learning::schedule::{Shape, WarmUp};
 use serde::Serialize;
 
 use super::error::TuneError;
@@ -149,10 +149,16 @@ impl Stage {
         let clip = optimizer.clip.unwrap_or(1.0);
         number(&format!("{place}clip"), clip, clip > 0.0, "above 0")?;
         let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
-        number(&format!("{place}lora_plus"), ratio, ratio >= 1.0, "1 or more")?;
+        let fits = (1.0..=1000.0).contains(&ratio);
+        number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
         if let WarmUp::Share(rise) = warm_up {
             number(&format!("{place}rise"), rise, (0.0..=1.0).contains(&rise), "0 to 1")?;
         }
+        if let Shape::Linear { floor } | Shape::Cosine { floor } = stage.settings.shape {
+            let fits = (0.0..=1.0).contains(&floor);
+            number(&format!("{place}schedule's floor"), floor, fits, "0 to 1")?;
+        }
+        moments(optimizer.method, place)?;
         Ok(stage)
     }
 
@@ -172,6 +178,24 @@ impl Stage {
         };
         Self { epochs: None, batch: 32, learning_rate, settings: Settings::default(), usual }
     }
+}
+
+/// Checks an optimiser's own numbers.
+fn moments(method: Optimizer, place: &str) -> Result<(), TuneError> {
+    let decays = match method {
+        Optimizer::AdamW(AdamW { beta1, beta2, epsilon }) => {
+            let fits = epsilon > 0.0 && epsilon <= 1.0;
+            number(&format!("{place}epsilon"), epsilon, fits, "above 0, up to 1")?;
+            vec![("beta1", beta1), ("beta2", beta2)]
+        }
+        Optimizer::Sgd(sgd) => vec![("momentum", sgd.momentum)],
+        Optimizer::Lion(Lion { beta1, beta2 }) => vec![("beta1", beta1), ("beta2", beta2)],
+    };
+    for (name, decay) in decays {
+        let fits = (0.0..1.0).contains(&decay);
+        number(&format!("{place}{name}"), decay, fits, "0 up to, not at, 1")?;
+    }
+    Ok(())
 }
 
 /// How steps are taken: as typed, else as usual.
@@ -395,39 +419,4 @@ fn number(name: &str, found: f64, fits: bool, bounds: &str) -> Result<(), TuneEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(text: &str) -> Result<Plan, TuneError> {
-        Plan::of(&toml::from_str(text).unwrap())
-    }
-
-    #[test]
-    fn silence_means_the_usual() {
-        let plan = plan("model = 'm'\ndata = { train = ['a.csv'], folds = 5 }\nmethod.lora = {}");
-        let plan = plan.unwrap();
-        let MethodPlan::Lora(lora) = &plan.method else { panic!() };
-        assert_eq!((lora.rank, lora.alpha), (16, 32.0));
-        assert_eq!((plan.data.split, plan.pooling), (Split::Folds(5), Pooling::Mean));
-        assert_eq!(plan.training.steps(32 * 1000), 5000);
-        assert_eq!(plan.training.steps(40), FEWEST_STEPS);
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let data = "model = 'm'\ndata = { train = ['a.csv'], test = ['b.csv'] }\n";
-        let refused = |text: &str, part: &str| {
-            let error = plan(text).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        };
-        refused("method.frozen = {}", "model");
-        refused("model = 'm'\nmethod.frozen = {}", "learn from");
-        refused(data, "method");
-        refused(&format!("{data}method.lora = {{ rank = 0 }}"), "rank is 0");
-        refused(&format!("{data}method.lora = {{ targets = [] }}"), "targets");
-        refused(&format!("{data}method.lora = {{ dropout = 1.0 }}"), "dropout");
-        refused(&format!("{data}method.frozen = {{}}\nprobe = {{}}"), "probe");
-        refused(&format!("{data}method.full = {{}}\ntraining.learning_rate = nan"), "NaN");
-        refused("model = 'm'\nmethod.full = {}\ndata.train = ['a']", "measure");
-    }
-}
+mod tests;

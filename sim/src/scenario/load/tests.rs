@@ -1,10 +1,13 @@
 //! Whole scenarios: what is read, what overrides change, and that defaults are what the documents say.
 
 use agents::adapter::Method;
+use agents::learning::job::Settings;
+use agents::learning::optimizer::{Lion, LoraPlus, Method as Optimizer, OptimizerSpec};
+use agents::learning::schedule::{Shape, WarmUp};
 
 use super::*;
 use crate::scenario::{
-    BackboneSource, ProtocolPlan, TrainPlan, TransferPlan, TriggerPlan, WhenPlan,
+    BackboneSource, Labels, ProtocolPlan, TrainPlan, TransferPlan, TriggerPlan, WhenPlan,
 };
 
 const MINIMAL: &str = include_str!("minimal.toml");
@@ -121,6 +124,92 @@ fn overrides_and_the_seed_win() {
 }
 
 #[test]
+fn settings_of_trainings_reach_the_plan() {
+    let folder = folder(MINIMAL);
+    let plan = |overrides: &[&str]| load(folder.path(), &set(overrides), None).unwrap();
+    let settings = |scenario: &Scenario| {
+        let trigger = match scenario.triggers[0].train {
+            TrainPlan::Supervised { settings, .. } | TrainPlan::Grpo { settings, .. } => settings,
+        };
+        (scenario.agents.values().nth(1).unwrap().warm_up.settings, trigger)
+    };
+    let usual = Settings::default();
+    assert_eq!(settings(&plan(&[])), (usual, usual));
+    let typed = "{ optimizer = \"lion\", weight_decay = 0.2, clip = 0.5, lora_plus = 16, \
+                 schedule = \"inverse_square_root\", rise = 0.25, micro_batch_tokens = 64, \
+                 recompute = true }";
+    let wanted = Settings {
+        optimizer: OptimizerSpec {
+            method: Optimizer::Lion(Lion { beta1: 0.9, beta2: 0.99 }),
+            weight_decay: 0.2,
+            clip: Some(0.5),
+            lora_plus: Some(LoraPlus { ratio: 16.0 }),
+        },
+        shape: Shape::InverseSquareRoot,
+        warm_up: WarmUp::Share(0.25),
+        micro_batch_tokens: 64,
+        recompute: true,
+    };
+    let warm_up = format!("agents.reply.warm_up.settings={typed}");
+    assert_eq!(settings(&plan(&[&warm_up])), (wanted, usual));
+    let grpo = format!("triggers.0.train.grpo.settings={typed}");
+    assert_eq!(settings(&plan(&[&grpo])), (usual, wanted));
+    let numbers = "steps = 1, batch = 1, learning_rate = 1e-3, buffer = 8";
+    let supervised =
+        format!("triggers.0.train={{ supervised = {{ {numbers}, settings = {typed} }} }}");
+    assert_eq!(settings(&plan(&[&supervised])), (usual, wanted));
+    // Two words that nobody knows are two mistakes.
+    let wrong =
+        set(&["agents.reply.warm_up.settings={ optimizer = \"adam\", schedule = \"flat\" }"]);
+    let problems = load(folder.path(), &wrong, None).unwrap_err();
+    assert_eq!(kinds(&problems), ["UnknownChoice", "UnknownChoice"]);
+}
+
+#[test]
+fn an_adapter_trained_before_is_a_folder_and_has_a_part() {
+    let feature = "transfer.feature = { labels = \"intent\" }";
+    let text = |adapter: &str| MINIMAL.replace(feature, &format!("transfer.adapter = {adapter}"));
+    let folder = folder(&text("{ path = \"trained\", labels = \"intent\" }"));
+    let found = |overrides: &[&str]| load(folder.path(), &set(overrides), None);
+    let kinds_of = |overrides: &[&str]| kinds(&found(overrides).unwrap_err());
+    assert_eq!(kinds_of(&[]), ["MissingAdapter"]);
+    // A file is no adapter.
+    let path = "agents.understand.transfer.adapter.path=train.jsonl";
+    assert_eq!(kinds_of(&[path]), ["MissingAdapter"]);
+    let trained = folder.path().join("trained");
+    std::fs::create_dir(&trained).unwrap();
+    let understand = |scenario: Scenario| scenario.agents.into_values().nth(2).unwrap();
+    let agent = understand(found(&["agents.understand.warm_up.steps=0"]).unwrap());
+    let labels = Some(Labels::Intent);
+    assert_eq!(agent.transfer, TransferPlan::Adapter { folder: trained.clone(), labels });
+    assert_eq!((agent.transfer.name(), agent.warm_up.steps), ("adapter", 0));
+    // From the command line a path leads anywhere, however it is said.
+    let other = tempfile::tempdir().unwrap();
+    let shown = other.path().display();
+    for change in [
+        format!("agents.understand.transfer.adapter.path={shown}"),
+        format!(
+            "agents.understand.transfer={{ adapter = {{ path = '{shown}', labels = 'intent' }} }}"
+        ),
+    ] {
+        let agent = understand(found(&[&change]).unwrap());
+        assert_eq!(agent.transfer, TransferPlan::Adapter { folder: other.path().into(), labels });
+    }
+    std::fs::write(folder.path().join(FILE_NAME), text("{ path = \"../trained\" }")).unwrap();
+    assert_eq!(kinds_of(&[]), ["PathLeavesFolder", "WrongParts"]);
+    // Without labels it writes, which is not what the order wants first.
+    std::fs::write(folder.path().join(FILE_NAME), text("{ path = \"trained\" }")).unwrap();
+    assert_eq!(kinds_of(&[]), ["WrongParts"]);
+    let labels = text("{ path = \"trained\", labels = \"intents\" }");
+    std::fs::write(folder.path().join(FILE_NAME), labels).unwrap();
+    assert_eq!(kinds_of(&[]), ["UnknownLabels"]);
+    // Nothing but writers learn by GRPO.
+    let classifier = "agents.reply.transfer={ adapter = { path = 'trained', labels = 'intent' } }";
+    let feature = "agents.understand.transfer={ feature = { labels = 'intent' } }";
+    assert_eq!(kinds_of(&[feature, classifier]), ["WrongParts", "GrpoWithoutTexts"]);
+}
+
+#[test]
 fn mistakes_of_form_hide_no_mistakes_of_meaning() {
     let text = MINIMAL
         .replace("seed = 7", "seed = \"7\"\nepisode = 3")
@@ -157,6 +246,18 @@ fn every_bound_is_checked() {
         ("triggers.0.train.grpo.learning_rate=1.5", "LearningRateOutOfRange"),
         ("triggers.0.train.grpo.learning_rate=nan", "LearningRateOutOfRange"),
         ("agents.reply.warm_up.batch=0", "CountOutOfRange"),
+        ("agents.reply.warm_up.steps=-1", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.weight_decay=-0.1", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.weight_decay=10.1", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.clip=0", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.clip=inf", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.lora_plus=0.9", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.rise=1.1", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.rise=nan", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.micro_batch_tokens=0", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.recompute=1", "WrongType"),
+        ("agents.reply.warm_up.settings.optimiser=lion", "UnknownKey"),
+        ("triggers.0.train.grpo.settings.lora_plus=1001", "CountOutOfRange"),
         ("agents.reply.temperature=2.1", "TemperatureOutOfRange"),
         ("agents.reply.temperature=-0.1", "TemperatureOutOfRange"),
         ("agents.reply.transfer.lora.rank=257", "RankOutOfRange"),

@@ -207,11 +207,13 @@ fn names(schema: &Value) -> Vec<&str> {
 /// What a field is for, as a part of a sentence.
 fn description(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
-    let mut letters = text.trim_end_matches('.').chars();
+    let text = text.trim_end_matches('.');
+    let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
     let rest = letters.as_str();
-    // A name such as LoRA keeps its letters.
-    if rest.starts_with(char::is_uppercase) { text.clone() } else { format!("{first}{rest}") }
+    // A name such as GRPO or LoRA+ keeps its letters.
+    let is_name = rest.chars().take_while(|c| !c.is_whitespace()).any(char::is_uppercase);
+    if is_name { text.to_owned() } else { format!("{first}{rest}") }
 }
 
 /// An example of the schema as one would type it.

@@ -22,6 +22,7 @@ impl Check<'_> {
 
     fn trigger(&mut self, file: &TriggerFile) -> Option<TriggerPlan> {
         let known = self.known_agent("a trigger", &file.agent);
+        let when = self.when(&file.when);
         let train = match &file.train {
             TrainFile::Supervised(train) => TrainPlan::Supervised {
                 steps: count(&train.steps),
@@ -42,7 +43,7 @@ impl Check<'_> {
                 }
             }
         };
-        let when = self.when(&file.when)?;
+        let when = when?;
         let agent = AgentName::new(&file.agent.value).ok().filter(|_| known)?;
         Some(TriggerPlan { agent, when, train })
     }
@@ -51,11 +52,15 @@ impl Check<'_> {
     pub(super) fn settings(&mut self, file: &SettingsFile) -> Option<Settings> {
         let mut settings = Settings { recompute: file.recompute, ..Settings::default() };
         let optimizer = &mut settings.optimizer;
-        if let Some(typed) = &file.optimizer {
-            optimizer.method = self.choice("optimiser", &words::OPTIMIZERS, typed)?;
+        let method =
+            file.optimizer.as_ref().map(|one| self.choice("optimiser", &words::OPTIMIZERS, one));
+        let shape =
+            file.schedule.as_ref().map(|one| self.choice("schedule", &words::SCHEDULES, one));
+        if let Some(method) = method {
+            optimizer.method = method?;
         }
-        if let Some(typed) = &file.schedule {
-            settings.shape = self.choice("schedule", &words::SCHEDULES, typed)?;
+        if let Some(shape) = shape {
+            settings.shape = shape?;
         }
         if let Some(decay) = &file.weight_decay {
             optimizer.weight_decay = decay.value;
