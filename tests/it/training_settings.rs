@@ -5,11 +5,13 @@ use polylogue_tests::{Ran, events, run};
 use sim::event::EventKind;
 
 /// Two trainings of the writer: before play, and by the trigger while it plays.
-const SHORT: [&str; 5] = [
-    "episodes=8",
-    "task.support.holdout_limit=2",
-    "agents.understand.warm_up.steps=1",
-    "agents.evaluate.warm_up.steps=1",
+const SHORT: [&str; 7] = [
+    "episodes=4",
+    "task.support.holdout_limit=1",
+    "agents.understand.warm_up.steps=0",
+    "agents.evaluate.warm_up.steps=0",
+    "agents.reply.warm_up.examples_per_intent=1",
+    "agents.reply.warm_up.batch=8",
     "channel.text.max_tokens=8",
 ];
 

@@ -204,7 +204,7 @@ fn an_adapter_trained_before_is_a_folder_and_has_a_part() {
     std::fs::write(folder.path().join(FILE_NAME), labels).unwrap();
     assert_eq!(kinds_of(&[]), ["UnknownLabels"]);
     // Nothing but writers learn by GRPO.
-    let classifier = "agents.reply.transfer={ adapter = { path = 'trained', labels = 'intent' } }";
+    let classifier = "agents.reply.transfer={ adapter = { path = '.', labels = 'intent' } }";
     let feature = "agents.understand.transfer={ feature = { labels = 'intent' } }";
     assert_eq!(kinds_of(&[feature, classifier]), ["WrongParts", "GrpoWithoutTexts"]);
 }
