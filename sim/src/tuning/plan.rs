@@ -150,6 +150,8 @@ impl Stage {
         number(&format!("{place}clip"), clip, clip > 0.0, "above 0")?;
         let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
         number(&format!("{place}lora_plus"), ratio, ratio >= 1.0, "1 or more")?;
+        let share = stage.settings.label_smoothing;
+        number(&format!("{place}label_smoothing"), share, (0.0..1.0).contains(&share), "0 to 1")?;
         if let WarmUp::Share(rise) = warm_up {
             number(&format!("{place}rise"), rise, (0.0..=1.0).contains(&rise), "0 to 1")?;
         }
@@ -190,6 +192,9 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     if let Some(rise) = typed.rise {
         settings.warm_up = WarmUp::Share(rise);
+    }
+    if let Some(share) = typed.label_smoothing {
+        settings.label_smoothing = share;
     }
     if let Some(tokens) = typed.micro_batch_tokens {
         settings.micro_batch_tokens = tokens;
