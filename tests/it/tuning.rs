@@ -157,17 +157,22 @@ fn a_gguf_file_is_a_model() {
     let broken = folder.path().join("broken.gguf");
     std::fs::write(&broken, "GGUF").unwrap();
     let output = polylogue(&["tune", RECIPE, "--model", &broken.to_string_lossy()]);
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = complaint(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("not a valid GGUF file"), "{text}");
+}
+
+/// What was complained about, on one line however wide the terminal is.
+fn complaint(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr).replace(['\n', '│'], " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn bad_arguments_end_with_exit_code_2() {
     let refused = |arguments: &[&str], parts: &[&str]| {
         let output = polylogue(&[&["tune"], arguments].concat());
-        let text = String::from_utf8_lossy(&output.stderr).replace(['\n', '│'], " ");
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = complaint(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         for part in parts {
             assert!(text.contains(part), "{arguments:?}: `{part}` is not in: {text}");

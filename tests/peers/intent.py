@@ -132,7 +132,7 @@ def banking(figures, ours, directory, wanted):
     if "shots" in wanted:
         few_probe(figures, x, known, y, truth)
         found = ours.tune(
-            "banking77.shots", RECIPE, *files, "--shots", SHOTS, "--repeats", REPEATS)
+            "banking77.shots", RECIPE, *files, "--method", "frozen", "--shots", SHOTS, "--repeats", REPEATS)
         if found is not None:
             figures.add("intent.ours.banking77.shots", found, "share", at_least=FEW)
 

@@ -84,6 +84,8 @@ pub struct Settings {
     pub shape: Shape,
     /// Steps of rising rate before.
     pub warm_up: WarmUp,
+    /// Share of a class's target that is spread over all classes; for labels only, not for replies.
+    pub label_smoothing: f64,
     /// Most tokens that go forward and backward at once on one thread.
     pub micro_batch_tokens: usize,
     /// Whether activations are computed again instead of kept: less memory, more work.
@@ -96,6 +98,7 @@ impl Default for Settings {
             optimizer: OptimizerSpec::default(),
             shape: Shape::default(),
             warm_up: WarmUp::Share(0.1),
+            label_smoothing: 0.0,
             micro_batch_tokens: 256,
             recompute: false,
         }
@@ -262,6 +265,7 @@ impl Job {
                     adapter: &adapter,
                     tracked,
                     weight: work.weight,
+                    label_smoothing: self.settings.label_smoothing,
                     dropout: seed,
                     recompute: self.settings.recompute,
                 };

@@ -42,6 +42,8 @@ pub(crate) struct Way<'a> {
     pub(crate) tracked: &'a BTreeMap<String, Tensor>,
     /// What the summed loss is divided by.
     pub(crate) weight: f64,
+    /// Share of a class's target that is spread over all classes.
+    pub(crate) label_smoothing: f64,
     pub(crate) dropout: Option<Seed>,
     pub(crate) recompute: bool,
 }

@@ -151,6 +151,8 @@ impl Stage {
         let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
         let fits = (1.0..=1000.0).contains(&ratio);
         number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
+        let share = stage.settings.label_smoothing;
+        number(&format!("{place}label_smoothing"), share, (0.0..1.0).contains(&share), "0 to 1")?;
         if let WarmUp::Share(rise) = warm_up {
             number(&format!("{place}rise"), rise, (0.0..=1.0).contains(&rise), "0 to 1")?;
         }
@@ -214,6 +216,9 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     if let Some(rise) = typed.rise {
         settings.warm_up = WarmUp::Share(rise);
+    }
+    if let Some(share) = typed.label_smoothing {
+        settings.label_smoothing = share;
     }
     if let Some(tokens) = typed.micro_batch_tokens {
         settings.micro_batch_tokens = tokens;

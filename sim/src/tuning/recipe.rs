@@ -154,6 +154,8 @@ pub struct StageRecipe {
     pub schedule: Option<Shape>,
     /// Share of the steps in which the learning rate rises.
     pub rise: Option<f64>,
+    /// Share of a class's target that is spread over all classes.
+    pub label_smoothing: Option<f64>,
     /// Most tokens that a thread takes at once.
     pub micro_batch_tokens: Option<usize>,
     /// Whether activations are computed again instead of kept.

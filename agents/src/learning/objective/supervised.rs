@@ -217,7 +217,7 @@ impl Supervised {
     /// Gradients of the loss over the examples at `batch`, divided by `weight`.
     pub(crate) fn gradients(&self, batch: &[usize], way: &Way<'_>) -> Result<Gradients> {
         if let Some(features) = self.fixed(batch)? {
-            let loss = class_loss(head_of(way.adapter)?, &features, &self.labels(batch))?;
+            let loss = class_loss(way, &features, &self.labels(batch))?;
             return Gradients::of(&(loss / way.weight)?, way.tracked);
         }
         let ready = match &self.examples {
@@ -227,10 +227,9 @@ impl Supervised {
             }
             Examples::Classes(examples) => {
                 let texts: Vec<&[u32]> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
-                let head = head_of(way.adapter)?;
-                if head.pooling == Pooling::Layers {
+                if head_of(way.adapter)?.pooling == Pooling::Layers {
                     let features = batch_features(way.backbone, way.adapter, &texts, way.dropout)?;
-                    let loss = class_loss(head, &features, &self.labels(batch))?;
+                    let loss = class_loss(way, &features, &self.labels(batch))?;
                     return Gradients::of(&(loss / way.weight)?, way.tracked);
                 }
                 pooled_classes(way, &texts, self.labels(batch))?
@@ -248,9 +247,22 @@ impl Supervised {
 }
 
 /// Summed cross-entropy of features on their classes.
-fn class_loss(head: &Head, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
+fn class_loss(way: &Way<'_>, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let labels = Tensor::new(labels, features.device())?;
-    Ok(negative_log_likelihood(&head.logits(features)?, &labels)?.sum_all()?)
+    let logits = head_of(way.adapter)?.logits(features)?;
+    Ok(smoothed(&logits, &labels, way.label_smoothing)?.sum_all()?)
+}
+
+/// Cross-entropy in nats of each row of `logits` `[n, classes]` with a share `smoothing` of the target spread
+/// over all classes (Szegedy et al. 2016, arXiv 1512.00567).
+fn smoothed(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor> {
+    let sharp = negative_log_likelihood(logits, labels)?;
+    if smoothing == 0.0 {
+        return Ok(sharp);
+    }
+    // -Σ t·log p with t = (1-ε)·one-hot + ε/n is the sharp loss and ε·(logit of the class - mean logit).
+    let chosen = logits.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?;
+    Ok((sharp + ((chosen - logits.mean(D::Minus1)?)? * smoothing)?)?)
 }
 
 /// Features `[rows, width]` of texts under an adapter with a head, outside the tape.
@@ -313,21 +325,21 @@ fn head_of(adapter: &Adapter) -> Result<&Head> {
 }
 
 /// Texts with a class each, pooled from the final hidden states.
-fn pooled_classes<'a>(way: &Way<'a>, texts: &[&[u32]], labels: Vec<u32>) -> Result<Batch<'a>> {
+fn pooled_classes<'a>(way: &'a Way<'a>, texts: &[&[u32]], labels: Vec<u32>) -> Result<Batch<'a>> {
     let network = &way.backbone.network;
-    let head = head_of(way.adapter)?;
+    let pooling = head_of(way.adapter)?.pooling;
     let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
     let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
     let tokens = Tokens::pack(&rows, &owners, network.device())?;
     let places = tokens.clone();
     let loss = move |hidden: &Tensor| {
-        class_loss(head, &pooled(network, hidden, &places, head.pooling)?, &labels)
+        class_loss(way, &pooled(network, hidden, &places, pooling)?, &labels)
     };
     Ok(Batch { tokens, loss: Box::new(loss) })
 }
 
 /// Texts with a class for each token.
-fn tags<'a>(way: &Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
+fn tags<'a>(way: &'a Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
     let device = way.backbone.network.device();
     let head = head_of(way.adapter)?;
     let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
@@ -349,7 +361,33 @@ fn tags<'a>(way: &Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
     let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
     let loss = move |hidden: &Tensor| {
         let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
-        Ok(negative_log_likelihood(&head.logits(&at)?, &targets)?.sum_all()?)
+        Ok(smoothed(&head.logits(&at)?, &targets, way.label_smoothing)?.sum_all()?)
     };
     Ok(Batch { tokens, loss: Box::new(loss) })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// `torch.nn.functional.cross_entropy(…, label_smoothing=0.1, reduction="none")` of torch 2.15.
+    #[test]
+    fn smoothing_is_that_of_torch() {
+        let logits = Var::new(&[[0.3f32, -1.2, 2.0], [1.5, 0.1, -0.4]], &Device::Cpu).unwrap();
+        let labels = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
+        let loss = smoothed(&logits, &labels, 0.1).unwrap();
+        let near = |found: Vec<f32>, wanted: &[f32]| {
+            assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+        };
+        near(loss.to_vec1().unwrap(), &[1.895_004_4, 2.153_729_7]);
+        let store = loss.sum_all().unwrap().backward().unwrap();
+        let gradient = store.get(&logits).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let wanted =
+            [-0.784_014_5, -0.000_015_8, 0.784_030_3, 0.682_914_1, 0.143_291_1, -0.826_205_2];
+        near(gradient, &wanted);
+        let sharp = smoothed(&logits, &labels, 0.0).unwrap().to_vec1::<f32>().unwrap();
+        near(sharp, &[2.003_337_7, 2.225_396_3]);
+    }
 }

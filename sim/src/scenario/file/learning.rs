@@ -139,6 +139,10 @@ pub(in crate::scenario) struct SettingsFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 1))]
     pub(in crate::scenario) rise: Option<At<f64>>,
+    /// Share of a class's target that is spread over all classes; for labels only (0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 0.9))]
+    pub(in crate::scenario) label_smoothing: Option<At<f64>>,
     /// Most tokens that a thread takes at once: more need more memory (256).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", extend("minimum" = 1, "maximum" = 1_048_576))]

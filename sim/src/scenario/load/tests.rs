@@ -136,8 +136,8 @@ fn settings_of_trainings_reach_the_plan() {
     let usual = Settings::default();
     assert_eq!(settings(&plan(&[])), (usual, usual));
     let typed = "{ optimizer = \"lion\", weight_decay = 0.2, clip = 0.5, lora_plus = 16, \
-                 schedule = \"inverse_square_root\", rise = 0.25, micro_batch_tokens = 64, \
-                 recompute = true }";
+                 schedule = \"inverse_square_root\", rise = 0.25, label_smoothing = 0.1, \
+                 micro_batch_tokens = 64, recompute = true }";
     let wanted = Settings {
         optimizer: OptimizerSpec {
             method: Optimizer::Lion(Lion { beta1: 0.9, beta2: 0.99 }),
@@ -147,6 +147,7 @@ fn settings_of_trainings_reach_the_plan() {
         },
         shape: Shape::InverseSquareRoot,
         warm_up: WarmUp::Share(0.25),
+        label_smoothing: 0.1,
         micro_batch_tokens: 64,
         recompute: true,
     };
@@ -254,6 +255,7 @@ fn every_bound_is_checked() {
         ("agents.reply.warm_up.settings.lora_plus=0.9", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.rise=1.1", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.rise=nan", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.label_smoothing=1", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.micro_batch_tokens=0", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.recompute=1", "WrongType"),
         ("agents.reply.warm_up.settings.optimiser=lion", "UnknownKey"),

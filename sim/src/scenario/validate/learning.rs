@@ -72,6 +72,9 @@ impl Check<'_> {
         if let Some(rise) = &file.rise {
             settings.warm_up = WarmUp::Share(rise.value);
         }
+        if let Some(share) = &file.label_smoothing {
+            settings.label_smoothing = share.value;
+        }
         if let Some(tokens) = &file.micro_batch_tokens {
             settings.micro_batch_tokens = count(tokens);
         }
