@@ -26,6 +26,7 @@ use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::recorder::{FORMAT, RecordError, Recorder};
+use crate::scenario::suggestion::{message, quote};
 use crate::scenario::{BackbonePlan, Labels, Scenario, TransferPlan};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
@@ -57,10 +58,10 @@ pub struct Finished {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The data cannot be used.
-    #[error(transparent)]
-    Task(#[from] TaskError),
+    #[error("{}", message(.0))]
+    Task(TaskError),
     /// A model cannot be used.
-    #[error("backbone `{name}`: {error}")]
+    #[error("backbone {}: {}", quote(name), message(error))]
     Backbone {
         /// Its name in the scenario.
         name: String,
@@ -68,7 +69,7 @@ pub enum RunError {
         error: ModelError,
     },
     /// An agent does not fit its backbone.
-    #[error("agent `{agent}`: {reason}")]
+    #[error("agent `{agent}`: {}", message(reason))]
     Agent {
         /// Which.
         agent: AgentName,
@@ -76,10 +77,10 @@ pub enum RunError {
         reason: String,
     },
     /// The run directory cannot be written.
-    #[error(transparent)]
-    Record(#[from] RecordError),
+    #[error("{}", message(.0))]
+    Record(RecordError),
     /// The society could not go on.
-    #[error(transparent)]
+    #[error("{}", message(.0))]
     Conduct(ConductError),
     /// The actors ended without a word.
     #[error("the society ended without a result")]
@@ -91,9 +92,18 @@ impl RunError {
     #[must_use]
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Task(_) | Self::Backbone { .. } | Self::Agent { .. } | Self::Record(_) => true,
+            Self::Task(_) | Self::Agent { .. } => true,
+            Self::Backbone { error, .. } => error.is_input(),
+            Self::Record(error) => error.in_use,
             Self::Conduct(_) | Self::Silence => false,
         }
+    }
+}
+
+// By hand: a derived one would make the error a source, which reports print as it is.
+impl From<RecordError> for RunError {
+    fn from(error: RecordError) -> Self {
+        Self::Record(error)
     }
 }
 
@@ -115,7 +125,7 @@ pub fn prepare(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
-    let task = Task::load(&scenario.task)?;
+    let task = Task::load(&scenario.task).map_err(RunError::Task)?;
     let (backbones, origins) = backbones(&scenario, options, hear)?;
     let members = members(&scenario, &task, &backbones)?;
     let out = options.out.clone().unwrap_or_else(|| {
@@ -315,9 +325,9 @@ fn manifest(
     origins: &BTreeMap<String, Value>,
 ) -> Result<Value, RunError> {
     let digest = |path: &Path| {
-        let refuse =
-            |error: ModelError| RecordError { path: path.into(), reason: error.to_string() };
-        digest::of_file(path).map_err(refuse)
+        digest::of_file(path).map_err(|error: ModelError| {
+            RunError::Task(TaskError::File { path: path.into(), reason: error.to_string() })
+        })
     };
     Ok(json!({
         "format": FORMAT,

@@ -7,13 +7,13 @@ use std::path::Path;
 use agents::error::ModelError;
 use miette::Diagnostic;
 
-use crate::scenario::suggestion::{harmless, quote};
+use crate::scenario::suggestion::{message, quote};
 
 /// A failure of `polylogue adapter`.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum AdapterError {
     /// Settings that make no sense.
-    #[error("{what}")]
+    #[error("{}", message(what))]
     Setting {
         /// What is wrong.
         what: String,
@@ -22,7 +22,7 @@ pub enum AdapterError {
         help: String,
     },
     /// A model that cannot be used.
-    #[error("model {model}: {}", harmless(&error.to_string()))]
+    #[error("model {model}: {}", message(error))]
     #[diagnostic(help("--model takes polylogue-tiny, or the folder that holds config.json"))]
     Model {
         /// What was named.
@@ -31,7 +31,7 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// An adapter that cannot be used.
-    #[error("adapter {path}: {}", harmless(&error.to_string()))]
+    #[error("adapter {path}: {}", message(error))]
     #[diagnostic(help(
         "name the folder that holds adapter_config.json and adapter_model.safetensors, and with --model \
          the model that it was trained on"
@@ -43,11 +43,11 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// Adapters that do not go together.
-    #[error("{}", harmless(&.0.to_string()))]
+    #[error("{}", message(.0))]
     #[diagnostic(help("`polylogue adapter show DIR` tells method, rank and targets of each"))]
     Combination(ModelError),
     /// The result cannot be written.
-    #[error("could not write {path}: {}", harmless(&error.to_string()))]
+    #[error("could not write {path}: {}", message(error))]
     #[diagnostic(help("name another folder with --out"))]
     Output {
         /// The folder.
@@ -61,7 +61,11 @@ impl AdapterError {
     /// Whether the cause is what the user gave us rather than what happened then.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Output { .. })
+        match self {
+            Self::Output { .. } => false,
+            Self::Model { error, .. } => error.is_input(),
+            _ => true,
+        }
     }
 
     /// Settings that make no sense.
