@@ -74,8 +74,8 @@ impl Recorder {
     /// # Errors
     /// When the disk refuses it.
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
-        let line = serde_json::to_string(event)
-            .map_err(|e| failure(&self.directory, e.to_string()))?;
+        let line =
+            serde_json::to_string(event).map_err(|e| failure(&self.directory, e.to_string()))?;
         let result = writeln!(self.events, "{line}");
         self.check(result, "events.jsonl")
     }

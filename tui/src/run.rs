@@ -86,6 +86,9 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
             return Ok(Exit::RunFailed);
         }
     };
+    for notice in prepared.notices() {
+        crate::summary::remark(notice);
+    }
     let directory = prepared.directory().to_owned();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;

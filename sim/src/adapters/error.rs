@@ -7,6 +7,7 @@ use std::path::Path;
 use agents::error::ModelError;
 use miette::Diagnostic;
 
+use crate::backbone::sources;
 use crate::scenario::suggestion::{message, quote};
 
 /// A failure of `polylogue adapter`.
@@ -23,7 +24,7 @@ pub enum AdapterError {
     },
     /// A model that cannot be used.
     #[error("model {model}: {}", message(error))]
-    #[diagnostic(help("--model takes polylogue-tiny, or the folder that holds config.json"))]
+    #[diagnostic(help("{}", sources()))]
     Model {
         /// What was named.
         model: String,

@@ -12,8 +12,8 @@ use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Method, head::HeadSpec};
 use agents::backbone::Backbone;
 use agents::learning::job::Settings;
-use agents::learning::optimizer::LoraPlus;
-use agents::learning::schedule::WarmUp;
+use agents::learning::optimizer::{self, LoraPlus};
+use agents::learning::schedule::{Shape, WarmUp};
 use serde::Serialize;
 
 use super::error::TuneError;
@@ -147,9 +147,12 @@ impl Stage {
         let fits = (0.0..=100.0).contains(&decay);
         number(&format!("{place}weight decay"), decay, fits, "0 to 100")?;
         let clip = optimizer.clip.unwrap_or(1.0);
-        number(&format!("{place}clip"), clip, clip > 0.0, "above 0")?;
+        let fits = clip > 0.0 && clip.is_finite();
+        number(&format!("{place}clip"), clip, fits, "above 0")?;
         let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
-        number(&format!("{place}lora_plus"), ratio, ratio >= 1.0, "1 or more")?;
+        let fits = (1.0..=1000.0).contains(&ratio);
+        number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
+        rule(place, optimizer.method, stage.settings.shape)?;
         let share = stage.settings.label_smoothing;
         number(&format!("{place}label_smoothing"), share, (0.0..1.0).contains(&share), "0 to 1")?;
         if let WarmUp::Share(rise) = warm_up {
@@ -201,6 +204,45 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     settings.recompute = typed.recompute;
     settings
+}
+
+/// Checks the numbers of an optimiser and of a schedule.
+fn rule(place: &str, method: optimizer::Method, shape: Shape) -> Result<(), TuneError> {
+    let share = |name: &str, found: f64| {
+        let fits = (0.0..1.0).contains(&found);
+        number(&format!("{place}{name}"), found, fits, "0 up to, not at, 1")
+    };
+    match method {
+        optimizer::Method::AdamW(numbers) => {
+            share("beta1", numbers.beta1)?;
+            share("beta2", numbers.beta2)?;
+            let (found, fits) = (numbers.epsilon, numbers.epsilon > 0.0 && numbers.epsilon <= 1.0);
+            number(&format!("{place}epsilon"), found, fits, "above 0, up to 1")?;
+        }
+        optimizer::Method::Sgd(numbers) => share("momentum", numbers.momentum)?,
+        optimizer::Method::Lion(numbers) => {
+            share("beta1", numbers.beta1)?;
+            share("beta2", numbers.beta2)?;
+        }
+    }
+    match shape {
+        Shape::Linear { floor } | Shape::Cosine { floor } => {
+            let fits = (0.0..=1.0).contains(&floor);
+            number(&format!("{place}floor"), floor, fits, "0 to 1")
+        }
+        Shape::Constant | Shape::InverseSquareRoot => Ok(()),
+    }
+}
+
+/// LoRA+ needs the two matrices of low-rank updates; a probe has none.
+fn has_matrices(recipe: &Recipe, method: &MethodPlan) -> Result<(), TuneError> {
+    let probe = recipe.probe.as_ref().is_some_and(|probe| probe.lora_plus.is_some());
+    let other = !matches!(method, MethodPlan::Lora(_));
+    if probe || (other && recipe.training.lora_plus.is_some()) {
+        let what = "lora_plus is for low-rank updates, and there are none";
+        return Err(TuneError::setting(what, "leave it out, or choose the method lora"));
+    }
+    Ok(())
 }
 
 impl MethodPlan {
@@ -284,6 +326,7 @@ impl Plan {
         };
         let repeats = recipe.repeats.unwrap_or(1);
         count("repeats", repeats, 1000)?;
+        has_matrices(recipe, &method)?;
         let training = Stage::of(&recipe.training, Stage::usual(&method), "")?;
         let probe = match &recipe.probe {
             Some(_) if method == MethodPlan::Frozen => {
@@ -434,5 +477,19 @@ mod tests {
         refused(&format!("{data}method.frozen = {{}}\nprobe = {{}}"), "probe");
         refused(&format!("{data}method.full = {{}}\ntraining.learning_rate = nan"), "NaN");
         refused("model = 'm'\nmethod.full = {}\ndata.train = ['a']", "measure");
+        let stage = |typed: &str, part: &str| {
+            refused(&format!("{data}method.lora = {{}}\ntraining = {{ {typed} }}"), part);
+        };
+        stage("optimizer = { adamw = { beta1 = 1.0 } }", "beta1 is 1");
+        stage("optimizer = { adamw = { beta2 = -0.1 } }", "beta2 is -0.1");
+        stage("optimizer = { adamw = { epsilon = 0.0 } }", "epsilon is 0");
+        stage("optimizer = { sgd = { momentum = inf } }", "momentum is inf");
+        stage("optimizer = { lion = { beta2 = nan } }", "beta2 is NaN");
+        stage("schedule = { linear = { floor = 1.5 } }", "floor is 1.5");
+        stage("lora_plus = inf", "lora_plus is inf");
+        refused(&format!("{data}method.ia3 = {{}}\ntraining.lora_plus = 4.0"), "low-rank");
+        refused(&format!("{data}method.lora = {{}}\nprobe.lora_plus = 4.0"), "low-rank");
+        let fits = format!("{data}method.lora = {{}}\ntraining.lora_plus = 16.0");
+        assert!(plan(&fits).is_ok());
     }
 }

@@ -143,10 +143,9 @@ impl Check<'_> {
                 self.problems.push(Problem::InvalidAgentName { name, at });
             }
             self.known_backbone(name, agent);
-            if let (Ok(valid), Some(transfer)) =
-                (valid, self.transfer(&name.value, &agent.transfer))
-            {
-                let Some(settings) = self.settings(&agent.warm_up.settings) else { continue };
+            let transfer = self.transfer(&name.value, &agent.transfer);
+            let settings = self.settings(&agent.warm_up.settings, Some(&agent.transfer));
+            if let (Ok(valid), Some(transfer), Some(settings)) = (valid, transfer, settings) {
                 let warm_up = WarmUpPlan {
                     examples_per_intent: count(&agent.warm_up.examples_per_intent),
                     steps: count(&agent.warm_up.steps),
