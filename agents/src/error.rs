@@ -157,6 +157,17 @@ pub enum ModelError {
     Tensor(#[from] candle_core::Error),
 }
 
+impl ModelError {
+    /// Whether the cause is the model that was asked for rather than the network or the disk at that moment.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Hub(error) => error.is_input(),
+            _ => true,
+        }
+    }
+}
+
 impl From<HubError> for ModelError {
     fn from(error: HubError) -> Self {
         Self::Hub(Box::new(error))

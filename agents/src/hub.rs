@@ -39,6 +39,12 @@ const LARGEST_LIST: u64 = 16 << 20;
 /// What happens while a model is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// Offline, and nobody knows whether the hub has this file, which may hold the chat template: the model is
+    /// used without it.
+    Lacks {
+        /// The file's name.
+        file: &'static str,
+    },
     /// Another process is fetching the same file; we wait for it.
     Waiting {
         /// The file's name.
@@ -76,7 +82,7 @@ struct Sibling {
 
 /// Makes sure that a model is in the cache and says where: a folder, or a file for a GGUF model, that
 /// [`crate::backbone::Backbone::load`] reads. Downloads only what is missing; nothing where a full commit is
-/// named that is there.
+/// named that is there, with `tokenizer_config.json` or the knowledge that the hub has none.
 ///
 /// # Errors
 /// When the model is not there or may not be read, the hub cannot be reached, a file is not what the hub
@@ -87,10 +93,16 @@ pub fn fetch(
     hear: &mut dyn FnMut(&Progress),
 ) -> Result<PathBuf> {
     let store = Store::new(model, settings)?;
+    let in_doubt = model.file().is_none() && store.in_doubt(selection::CHAT);
     if settings.offline {
-        return store.cached();
+        let path = store.cached()?;
+        if in_doubt {
+            hear(&Progress::Lacks { file: selection::CHAT });
+        }
+        return Ok(path);
     }
     if model.is_commit()
+        && !in_doubt
         && let Ok(path) = store.cached()
     {
         return Ok(path);
@@ -125,6 +137,9 @@ pub fn fetch(
                 get(&shard, u64::MAX)?;
             }
         }
+    }
+    if model.file().is_none() && !files.contains(selection::CHAT) {
+        store.note_absent(commit, selection::CHAT)?;
     }
     store.remember(commit)?;
     Ok(store.entry(commit))

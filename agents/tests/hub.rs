@@ -143,6 +143,39 @@ fn what_is_there_is_not_fetched_again() {
 }
 
 #[test]
+fn a_chat_template_that_the_cache_lacks_is_asked_for_or_told() {
+    const FILE: &str = "tokenizer_config.json";
+    let mut behaviour = llama();
+    behaviour.small.insert(FILE.to_owned(), br#"{"chat_template": "hello"}"#.to_vec());
+    let mut place = Place::new(behaviour);
+    let pinned = format!("owner/tiny@{COMMIT}");
+    let path = place.fetch(&pinned).unwrap();
+    // As another tool may leave it.
+    fs::remove_file(path.join(FILE)).unwrap();
+    place.settings.offline = true;
+    let heard = |place: &Place| {
+        let mut heard = Vec::new();
+        fetch(&pinned.parse().unwrap(), &place.settings, &mut |p| heard.push(p.clone())).unwrap();
+        heard
+    };
+    assert_eq!(heard(&place), [Progress::Lacks { file: FILE }]);
+    place.settings.offline = false;
+    heard(&place);
+    assert!(path.join(FILE).is_file());
+    place.hub.requests();
+    assert!(heard(&place).is_empty());
+    // The hub has none, which is remembered.
+    place.hub.behave(|hub| drop(hub.small.remove(FILE)));
+    fs::remove_file(path.join(FILE)).unwrap();
+    heard(&place);
+    assert_eq!(place.hub.requests().len(), 1);
+    assert!(place.folder().join(".no_exist").join(COMMIT).join(FILE).is_file());
+    assert!(heard(&place).is_empty() && place.hub.requests().is_empty());
+    place.settings.offline = true;
+    assert!(heard(&place).is_empty());
+}
+
+#[test]
 fn a_broken_download_goes_on_where_it_ended() {
     let (behaviour, bytes) = gguf();
     let place = Place::new(Behaviour { cuts: (5, 10_000), ..behaviour });

@@ -5,6 +5,7 @@
 
 pub mod error;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use agents::adapter::file::Description;
@@ -19,8 +20,8 @@ use agents::seed::Seed;
 pub use agents::adapter::combine::{Combination, Sign};
 
 use self::error::AdapterError;
+use crate::backbone::{self, Fetching, HubSettings, Opened};
 use crate::scenario::suggestion::quote;
-use crate::tuning::plan::BUILTIN;
 
 /// What an adapter is.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +48,11 @@ pub struct Shown {
 ///
 /// # Errors
 /// When a file is missing or malformed, or the adapter does not fit the model.
-pub fn show(directory: &Path, model: Option<&str>) -> Result<Shown, AdapterError> {
+pub fn show(
+    directory: &Path,
+    model: Option<&str>,
+    mut models: Models<'_>,
+) -> Result<Shown, AdapterError> {
     let fail = |error| AdapterError::adapter(directory, error);
     let Some(model) = model else {
         let Description { method, has_head, labels, generation, trainable } =
@@ -61,7 +66,7 @@ pub fn show(directory: &Path, model: Option<&str>) -> Result<Shown, AdapterError
             ..Shown::of(&method)
         });
     };
-    let adapter = Adapter::load(directory, &backbone(model)?).map_err(fail)?;
+    let adapter = Adapter::load(directory, &models.open(model)?.backbone).map_err(fail)?;
     Ok(Shown {
         classifies: adapter.head().is_some(),
         labels: adapter.labels().to_vec(),
@@ -114,13 +119,14 @@ impl Shown {
 /// When model or adapters cannot be used or do not go together, `out` is in use, or cannot be written.
 pub fn combine(
     model: &str,
+    mut models: Models<'_>,
     parts: &[(PathBuf, f64)],
     how: &Combination,
     seed: u64,
     out: &Path,
 ) -> Result<Shown, AdapterError> {
     refuse_used(out)?;
-    let backbone = backbone(model)?;
+    let backbone = models.open(model)?.backbone;
     let load = |(path, weight): &(PathBuf, f64)| {
         let adapter = Adapter::load(path, &backbone);
         Ok((adapter.map_err(|error| AdapterError::adapter(path, error))?, *weight))
@@ -147,12 +153,13 @@ pub fn combine(
 /// written.
 pub fn merge(
     model: &str,
+    mut models: Models<'_>,
     adapter: &Path,
     without_head: bool,
     out: &Path,
 ) -> Result<Shown, AdapterError> {
     refuse_used(out)?;
-    let (backbone, files) = (backbone(model)?, files(model)?);
+    let (backbone, files) = models.with_files(model)?;
     let fail = |error| AdapterError::adapter(adapter, error);
     let loaded = Adapter::load(adapter, &backbone).map_err(fail)?;
     if loaded.head().is_some() && !without_head {
@@ -177,9 +184,14 @@ pub fn merge(
 ///
 /// # Errors
 /// When model or adapter cannot be used, the merge cannot be undone, `out` is in use, or cannot be written.
-pub fn unmerge(model: &str, adapter: &Path, out: &Path) -> Result<Shown, AdapterError> {
+pub fn unmerge(
+    model: &str,
+    mut models: Models<'_>,
+    adapter: &Path,
+    out: &Path,
+) -> Result<Shown, AdapterError> {
     refuse_used(out)?;
-    let (backbone, files) = (backbone(model)?, files(model)?);
+    let (backbone, files) = models.with_files(model)?;
     let fail = |error| AdapterError::adapter(adapter, error);
     let loaded = Adapter::load(adapter, &backbone).map_err(fail)?;
     match &loaded.spec().method {
@@ -199,27 +211,41 @@ pub fn unmerge(model: &str, adapter: &Path, out: &Path) -> Result<Shown, Adapter
     Ok(Shown { trained: loaded.trainable(), ..Shown::of(&loaded.spec().method) })
 }
 
-/// The model that a command line names.
-fn backbone(model: &str) -> Result<Backbone, AdapterError> {
-    let fail = |error: ModelError| AdapterError::model(model, error);
-    let device = DeviceKind::Cpu.open().map_err(fail)?;
-    match model {
-        BUILTIN => builtin::polylogue_tiny(&device).map_err(fail),
-        folder if !Path::new(folder).exists() => Err(AdapterError::setting(
-            format!("there is no model {}", quote(folder)),
-            format!("--model takes {BUILTIN}, or the folder that holds config.json"),
-        )),
-        folder => Backbone::load(Path::new(folder), &device).map_err(fail),
+/// Where models come from: the hub and who is told of what is fetched.
+pub struct Models<'a> {
+    /// Where models of the hub are kept and fetched from.
+    pub hub: &'a HubSettings,
+    /// Is told of what is fetched.
+    pub hear: &'a mut dyn FnMut(&Fetching),
+}
+
+impl Models<'_> {
+    /// The model that a command line names.
+    fn open(&mut self, model: &str) -> Result<Opened, AdapterError> {
+        let fail = |error: ModelError| AdapterError::model(model, error);
+        let source = backbone::source(model).map_err(|error| fail(error.into()))?;
+        let source = source.ok_or_else(|| {
+            let what = format!("there is no model {}", quote(model));
+            AdapterError::setting(what, backbone::sources())
+        })?;
+        backbone::open(&source, DeviceKind::Cpu, self.hub, self.hear).map_err(fail)
+    }
+
+    /// The same with its files, to be written again.
+    fn with_files(&mut self, model: &str) -> Result<(Backbone, ModelFiles), AdapterError> {
+        let opened = self.open(model)?;
+        let files = match &opened.place {
+            None => builtin::files(),
+            Some(place) => ModelFiles::open(place),
+        };
+        Ok((opened.backbone, files.map_err(|error| AdapterError::model(model, error))?))
     }
 }
 
-/// The files of that model.
-fn files(model: &str) -> Result<ModelFiles, AdapterError> {
-    let files = match model {
-        BUILTIN => builtin::files(),
-        folder => ModelFiles::open(Path::new(folder)),
-    };
-    files.map_err(|error| AdapterError::model(model, error))
+impl fmt::Debug for Models<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models").field("hub", self.hub).finish_non_exhaustive()
+    }
 }
 
 /// Refuses a place that holds something: nothing that is there is written over.

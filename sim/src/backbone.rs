@@ -2,15 +2,19 @@
 //!
 //! Those of the hub are fetched here, before a society begins; nothing else of a run touches the network.
 
+use std::path::{Path, PathBuf};
+
 use agents::backbone::digest::digests;
+use agents::backbone::gguf::Gguf;
 use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
 use agents::error::ModelError;
-use agents::hub::fetch;
+use agents::hub::{HubError, fetch};
 pub use agents::hub::{HubSettings, Progress as Fetching};
 use serde_json::{Value, json};
 
 use crate::scenario::BackboneSource;
+use crate::tuning::plan::{BUILTIN, HUB};
 
 /// A backbone in memory.
 #[derive(Debug)]
@@ -20,6 +24,34 @@ pub(crate) struct Opened {
     /// Where it came from (`builtin`, `path`, or `hub` with its `commit`), and the SHA-256 of each of its
     /// `files`.
     pub(crate) origin: Value,
+    /// Its folder or file; none for the one inside the binary.
+    pub(crate) place: Option<PathBuf>,
+}
+
+/// Where a model that was named on a command line comes from: a word, a folder or `.gguf` file that is there,
+/// or a name on the hub. Nothing where it is none of them.
+///
+/// # Errors
+/// When what follows `hub:` names no model.
+pub(crate) fn source(model: &str) -> Result<Option<BackboneSource>, HubError> {
+    let path = Path::new(model);
+    Ok(if model == BUILTIN {
+        Some(BackboneSource::Builtin)
+    } else if path.is_dir() || Gguf::is(path) {
+        Some(BackboneSource::Path(path.to_owned()))
+    } else if let Some(name) = model.strip_prefix(HUB) {
+        Some(BackboneSource::Hub(name.parse()?))
+    } else {
+        None
+    })
+}
+
+/// What `--model` takes.
+pub(crate) fn sources() -> String {
+    format!(
+        "--model takes {BUILTIN}, the folder that holds config.json, a .gguf file, or \
+         {HUB}OWNER/NAME@REVISION for a model of the Hugging Face hub"
+    )
 }
 
 /// Fetches a backbone where it is on the hub, and loads it.
@@ -36,19 +68,19 @@ pub(crate) fn open(
     match source {
         BackboneSource::Builtin => {
             let origin = json!({"builtin": builtin::NAME, "files": builtin::digests()});
-            Ok(Opened { backbone: builtin::polylogue_tiny(&device)?, origin })
+            Ok(Opened { backbone: builtin::polylogue_tiny(&device)?, origin, place: None })
         }
         BackboneSource::Path(path) => {
             let backbone = Backbone::load(path, &device)?;
             let origin = json!({"path": path.display().to_string(), "files": digests(path)?});
-            Ok(Opened { backbone, origin })
+            Ok(Opened { backbone, origin, place: Some(path.clone()) })
         }
         BackboneSource::Hub(model) => {
             let path = fetch(model, hub, hear)?;
             let (backbone, files) = (Backbone::load(&path, &device)?, digests(&path)?);
             let commit = model.commit_at(&path);
             let origin = json!({"hub": model.to_string(), "commit": commit, "files": files});
-            Ok(Opened { backbone, origin })
+            Ok(Opened { backbone, origin, place: Some(path) })
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use agents::backbone::{Backbone, DecoderConfig};
 use agents::device::DeviceKind;
 use agents::engine::decode::complete;
+use agents::error::ModelError;
 use agents::pretrain::{Plan, Pretraining, Progress, Sequences};
 use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
@@ -16,12 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Stopwatch;
 use crate::corpus::Corpus;
+use crate::scenario::suggestion::message;
 
 /// Why pretraining cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainError {
     /// The recipe or a grammar cannot be read.
-    #[error("could not read {path}: {reason}")]
+    #[error("could not read {}", message(format_args!("{}: {reason}", path.display())))]
     Recipe {
         /// The file.
         path: PathBuf,
@@ -29,7 +31,7 @@ pub enum PretrainError {
         reason: String,
     },
     /// An output file cannot be written.
-    #[error("could not write {path}: {reason}")]
+    #[error("could not write {}", message(format_args!("{}: {reason}", path.display())))]
     Output {
         /// The file.
         path: PathBuf,
@@ -37,8 +39,15 @@ pub enum PretrainError {
         reason: String,
     },
     /// The model failed.
-    #[error(transparent)]
-    Model(#[from] agents::error::ModelError),
+    #[error("{}", message(.0))]
+    Model(ModelError),
+}
+
+// By hand: a derived one would make the error a source, which reports print as it is.
+impl From<ModelError> for PretrainError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
 }
 
 /// `pretrain.toml`.

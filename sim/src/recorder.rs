@@ -26,6 +26,8 @@ pub struct RecordError {
     pub path: PathBuf,
     /// What the system said.
     pub reason: String,
+    /// Whether a run is there already: another place will do.
+    pub in_use: bool,
 }
 
 /// Writes a run directory.
@@ -47,7 +49,7 @@ impl Recorder {
         fs::create_dir_all(directory).map_err(|e| refusal(directory, &e))?;
         if events.exists() {
             let reason = "there is a run in it already; choose another --out".to_owned();
-            return Err(RecordError { path: directory.into(), reason });
+            return Err(RecordError { path: directory.into(), reason, in_use: true });
         }
         let open = |path: &Path| File::create(path).map_err(|e| refusal(path, &e));
         let mut recorder = Self {
@@ -72,8 +74,8 @@ impl Recorder {
     /// # Errors
     /// When the disk refuses it.
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
-        let line = serde_json::to_string(event)
-            .map_err(|e| RecordError { path: self.directory.clone(), reason: e.to_string() })?;
+        let line =
+            serde_json::to_string(event).map_err(|e| failure(&self.directory, e.to_string()))?;
         let result = writeln!(self.events, "{line}");
         self.check(result, "events.jsonl")
     }
@@ -105,7 +107,7 @@ impl Recorder {
     pub fn keep(&self, agent: &AgentName, adapter: &Adapter) -> Result<(), RecordError> {
         let name = format!("adapters/{agent}/{}", adapter.generation());
         let path = self.directory.join(&name);
-        adapter.save(&path).map_err(|e| RecordError { path, reason: e.to_string() })
+        adapter.save(&path).map_err(|e| failure(&path, e.to_string()))
     }
 
     fn check(&self, result: io::Result<()>, name: &str) -> Result<(), RecordError> {
@@ -114,5 +116,9 @@ impl Recorder {
 }
 
 fn refusal(path: &Path, error: &io::Error) -> RecordError {
-    RecordError { path: path.into(), reason: error.to_string() }
+    failure(path, error.to_string())
+}
+
+fn failure(path: &Path, reason: String) -> RecordError {
+    RecordError { path: path.into(), reason, in_use: false }
 }

@@ -1,11 +1,11 @@
 //! A run from its scenario to its summary: all wiring, nothing else.
 
+mod start;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agents::adapter::head::HeadSpec;
-use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::Backbone;
 use agents::backbone::digest;
 use agents::device::DeviceKind;
@@ -13,7 +13,6 @@ use agents::engine::Engine;
 use agents::error::ModelError;
 use agents::name::AgentName;
 use agents::seed::Seed;
-use agents::transfer::VERDICTS;
 use ractor::Actor;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -26,8 +25,8 @@ use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::recorder::{FORMAT, RecordError, Recorder};
-use crate::scenario::suggestion::{harmless, quote};
-use crate::scenario::{BackbonePlan, Labels, Scenario, TransferPlan};
+use crate::scenario::suggestion::{message, quote};
+use crate::scenario::{BackbonePlan, Scenario};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
 use crate::task::{Task, TaskError};
@@ -58,10 +57,10 @@ pub struct Finished {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The data cannot be used.
-    #[error(transparent)]
-    Task(#[from] TaskError),
+    #[error("{}", message(.0))]
+    Task(TaskError),
     /// A model cannot be used.
-    #[error("backbone `{name}`: {}", harmless(&error.to_string()))]
+    #[error("backbone {}: {}", quote(name), message(error))]
     Backbone {
         /// Its name in the scenario.
         name: String,
@@ -69,7 +68,7 @@ pub enum RunError {
         error: ModelError,
     },
     /// An agent does not fit its backbone.
-    #[error("agent `{agent}`: {}", harmless(reason))]
+    #[error("agent `{agent}`: {}", message(reason))]
     Agent {
         /// Which.
         agent: AgentName,
@@ -77,10 +76,10 @@ pub enum RunError {
         reason: String,
     },
     /// The run directory cannot be written.
-    #[error(transparent)]
-    Record(#[from] RecordError),
+    #[error("{}", message(.0))]
+    Record(RecordError),
     /// The society could not go on.
-    #[error(transparent)]
+    #[error("{}", message(.0))]
     Conduct(ConductError),
     /// The actors ended without a word.
     #[error("the society ended without a result")]
@@ -92,9 +91,18 @@ impl RunError {
     #[must_use]
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Task(_) | Self::Backbone { .. } | Self::Agent { .. } | Self::Record(_) => true,
+            Self::Task(_) | Self::Agent { .. } => true,
+            Self::Backbone { error, .. } => error.is_input(),
+            Self::Record(error) => error.in_use,
             Self::Conduct(_) | Self::Silence => false,
         }
+    }
+}
+
+// By hand: a derived one would make the error a source, which reports print as it is.
+impl From<RecordError> for RunError {
+    fn from(error: RecordError) -> Self {
+        Self::Record(error)
     }
 }
 
@@ -105,6 +113,7 @@ pub struct Prepared {
     task: Arc<Task>,
     members: BTreeMap<AgentName, Member>,
     recorder: Recorder,
+    notices: Vec<String>,
 }
 
 /// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.
@@ -116,18 +125,19 @@ pub fn prepare(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
-    let task = Task::load(&scenario.task)?;
+    let task = Task::load(&scenario.task).map_err(RunError::Task)?;
     let (backbones, origins) = backbones(&scenario, options, hear)?;
-    let members = members(&scenario, &task, &backbones)?;
+    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones)?;
     let out = options.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
     });
     let recorder = Recorder::create(&out)?;
     recorder.write("scenario.toml", &scenario.source)?;
     recorder.write("scenario.resolved.toml", &scenario.resolved)?;
-    let manifest = manifest(&scenario, options, &origins)?;
+    let manifest = manifest(&scenario, options, &origins, &starts)?;
     recorder.write("manifest.json", &format!("{manifest:#}\n"))?;
-    Ok(Prepared { scenario: Arc::new(scenario), task: Arc::new(task), members, recorder })
+    let (scenario, task) = (Arc::new(scenario), Arc::new(task));
+    Ok(Prepared { scenario, task, members, recorder, notices })
 }
 
 impl Prepared {
@@ -135,6 +145,12 @@ impl Prepared {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.recorder.directory()
+    }
+
+    /// What a person should know before it begins, a line each.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Plays the run to its end.
@@ -192,92 +208,42 @@ fn backbones(
     Ok((backbones, origins))
 }
 
-fn members(
+/// The agents, and what is recorded and said of them.
+#[derive(Default)]
+struct Cast {
+    members: BTreeMap<AgentName, Member>,
+    /// For the manifest.
+    origins: BTreeMap<AgentName, Value>,
+    notices: Vec<String>,
+}
+
+fn cast(
     scenario: &Scenario,
     task: &Task,
     backbones: &BTreeMap<String, Arc<Backbone>>,
-) -> Result<BTreeMap<AgentName, Member>, RunError> {
+) -> Result<Cast, RunError> {
     let seed = Seed::new(scenario.seed).child("adapter");
-    let mut members = BTreeMap::new();
+    let mut cast = Cast::default();
     for (name, plan) in &scenario.agents {
         let fail = |reason: String| RunError::Agent { agent: name.clone(), reason };
         let backbone = backbones
             .get(&plan.backbone)
             .cloned()
             .ok_or_else(|| fail(format!("there is no backbone `{}`", plan.backbone)))?;
-        let adapter = first_adapter(&plan.transfer, &backbone, task, seed.child(name.as_str()))
-            .map_err(fail)?;
+        let seed = seed.child(name.as_str());
+        let start = start::of(&plan.transfer, &backbone, task, seed).map_err(fail)?;
+        start::can_learn(&start.adapter, &scenario.settings_of(name)).map_err(fail)?;
         let role = Role::of(&plan.transfer);
-        let adapter = Arc::new(adapter);
+        let adapter = Arc::new(start.adapter);
         let member = Member { plan: plan.clone(), role, backbone, adapter, restarts: 0 };
-        members.insert(name.clone(), member);
-    }
-    Ok(members)
-}
-
-/// What an agent starts from; the reason where its backbone or its files do not suit its part.
-fn first_adapter(
-    plan: &TransferPlan,
-    backbone: &Backbone,
-    task: &Task,
-    seed: Seed,
-) -> Result<Adapter, String> {
-    let labels = plan.labels().map(|labels| match labels {
-        Labels::Intent => task.labels.clone(),
-        Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
-    });
-    let family = backbone.network.architecture().family;
-    if labels.is_none() && !family.is_decoder() {
-        return Err(format!(
-            "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
-            family.name()
-        ));
-    }
-    let method = match plan {
-        TransferPlan::Feature { .. } => Method::Frozen,
-        TransferPlan::Text(method) => method.clone(),
-        TransferPlan::Head { freeze_layers, .. } => {
-            let depth = backbone.network.depth();
-            if *freeze_layers > depth {
-                return Err(format!("freeze_layers is {freeze_layers}, the backbone has {depth}"));
-            }
-            Method::Layers { freeze_layers: *freeze_layers }
+        cast.members.insert(name.clone(), member);
+        if let Some(origin) = start.origin {
+            cast.origins.insert(name.clone(), json!({"adapter": origin}));
         }
-        TransferPlan::Adapter { folder, .. } => {
-            let adapter = Adapter::load(folder, backbone).map_err(|e| e.to_string())?;
-            return match labels {
-                Some(labels) => for_labels(&adapter, labels),
-                None if adapter.head().is_some() => Err(format!(
-                    "the adapter in {} has a head: say what it classifies with `labels`",
-                    folder.display()
-                )),
-                None => Ok(adapter),
-            };
-        }
-    };
-    let spec = AdapterSpec { method, head: labels.map(HeadSpec::new) };
-    Adapter::initial(spec, backbone, seed).map_err(|e| e.to_string())
-}
-
-/// A trained classifier whose classes are those of the task, or that has just numbers for them.
-fn for_labels(adapter: &Adapter, wanted: Vec<String>) -> Result<Adapter, String> {
-    let found = adapter.labels();
-    let numbered = found.iter().enumerate().all(|(index, label)| *label == index.to_string());
-    if found == wanted {
-        return Ok(adapter.clone());
+        cast.notices
+            .extend(start.notice.map(|notice| message(format_args!("agent `{name}`: {notice}"))));
     }
-    if numbered {
-        return adapter.with_labels(wanted).map_err(|e| e.to_string());
-    }
-    let odd = |a: &[String], b: &[String]| {
-        a.iter().find(|label| !b.contains(label)).map(|label| quote(label))
-    };
-    let reason = match (odd(&wanted, found), odd(found, &wanted)) {
-        (Some(lacks), _) => format!("its head does not know {lacks}"),
-        (None, Some(other)) => format!("its head knows {other}, which the task does not"),
-        (None, None) => "its head has them in another order".to_owned(),
-    };
-    Err(format!("the adapter was trained for other labels: {reason}"))
+    Ok(cast)
 }
 
 fn recipes(
@@ -314,11 +280,12 @@ fn manifest(
     scenario: &Scenario,
     options: &RunOptions,
     origins: &BTreeMap<String, Value>,
+    starts: &BTreeMap<AgentName, Value>,
 ) -> Result<Value, RunError> {
     let digest = |path: &Path| {
-        let refuse =
-            |error: ModelError| RecordError { path: path.into(), reason: error.to_string() };
-        digest::of_file(path).map_err(refuse)
+        digest::of_file(path).map_err(|error: ModelError| {
+            RunError::Task(TaskError::File { path: path.into(), reason: error.to_string() })
+        })
     };
     Ok(json!({
         "format": FORMAT,
@@ -334,5 +301,6 @@ fn manifest(
             "holdout": digest(&scenario.task.holdout)?,
         },
         "backbones": origins,
+        "agents": starts,
     }))
 }

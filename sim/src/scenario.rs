@@ -201,6 +201,19 @@ pub struct Columns {
     pub reply: String,
 }
 
+impl Scenario {
+    /// How the steps of an agent's trainings are taken: those of its warm-up, then of each of its triggers.
+    #[must_use]
+    pub fn settings_of(&self, agent: &AgentName) -> Vec<Settings> {
+        let warm_up = self.agents.get(agent).map(|plan| plan.warm_up.settings);
+        let triggers = self.triggers.iter().filter(|trigger| trigger.agent == *agent);
+        let settings = triggers.map(|trigger| match trigger.train {
+            TrainPlan::Supervised { settings, .. } | TrainPlan::Grpo { settings, .. } => settings,
+        });
+        warm_up.into_iter().chain(settings).collect()
+    }
+}
+
 /// Who speaks when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProtocolPlan {

@@ -16,10 +16,8 @@ use std::sync::Arc;
 
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::Backbone;
-use agents::backbone::gguf::Gguf;
 use agents::device::DeviceKind;
 use agents::error::ModelError;
-use agents::hub::HubError;
 use agents::learning::job::{Job, JobSpec, Lesson};
 use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
 use agents::seed::Seed;
@@ -27,7 +25,7 @@ use serde_json::Value;
 
 use self::data::{Data, Part};
 use self::error::TuneError;
-use self::plan::{BUILTIN, HUB, Plan, Stage};
+use self::plan::{Plan, Stage};
 use self::report::{PartReport, Report, StageReport};
 use crate::backbone::{self, Fetching, HubSettings};
 use crate::clock::Stopwatch;
@@ -346,24 +344,12 @@ impl<'a> Tuning<'a> {
     }
 }
 
-/// Where a model comes from: a word, a folder that is there, or a name on the hub.
+/// Where a model comes from.
 fn source(model: &str) -> Result<BackboneSource, TuneError> {
-    if model == BUILTIN {
-        return Ok(BackboneSource::Builtin);
-    }
-    if Path::new(model).is_dir() || Gguf::is(Path::new(model)) {
-        return Ok(BackboneSource::Path(model.into()));
-    }
-    if let Some(name) = model.strip_prefix(HUB) {
-        let name = name.parse().map_err(|error: HubError| TuneError::model(model, error.into()))?;
-        return Ok(BackboneSource::Hub(name));
-    }
-    let what = format!("there is no model {}", quote(model));
-    let help = format!(
-        "--model takes {BUILTIN}, the folder that holds config.json, a .gguf file, or \
-         {HUB}OWNER/NAME@REVISION for a model of the Hugging Face hub"
-    );
-    Err(TuneError::setting(what, help))
+    let found = backbone::source(model).map_err(|error| TuneError::model(model, error.into()))?;
+    found.ok_or_else(|| {
+        TuneError::setting(format!("there is no model {}", quote(model)), backbone::sources())
+    })
 }
 
 fn create(folder: &Path) -> Result<(), TuneError> {
@@ -378,6 +364,7 @@ fn write(path: &Path, text: &str) -> Result<(), TuneError> {
 
 #[cfg(test)]
 mod tests {
+    use super::plan::BUILTIN;
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@ use agents::adapter::{Adapter, AdapterSpec, Generation, Method, head};
 use agents::backbone::{Backbone, Pass, Rows, Tokens, builtin};
 use agents::device::DeviceKind;
 use agents::seed::Seed;
-use polylogue_tests::{polylogue, root};
+use polylogue_tests::{polylogue, polylogue_with, root};
 
 const MODEL: &str = "polylogue-tiny";
 
@@ -109,6 +109,43 @@ fn an_adapter_is_shown_with_and_without_its_model() {
     shown("llama/dora", &["method DoRA"]);
 }
 
+/// A cache of the hub's tools with the builtin model in it.
+fn cache(folder: &Path) {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let place = folder.join("hub/models--owner--tiny");
+    let snapshot = place.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(place.join("refs")).unwrap();
+    std::fs::write(place.join("refs/main"), COMMIT).unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(root().join("agents").join(MODEL).join(name), snapshot.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_model_of_the_hub_is_used_like_a_folder() {
+    let (backbone, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let made = Made::lora(&backbone, 0.01, folder.path().join("a"));
+    cache(folder.path());
+    let home = folder.path().to_string_lossy().into_owned();
+    let run = |code: i32, offline: &str, arguments: &[&str], parts: &[&str]| {
+        let variables = [
+            ("HF_HOME", home.as_str()),
+            ("HF_ENDPOINT", "http://127.0.0.1:1"),
+            ("HF_HUB_OFFLINE", offline),
+        ];
+        let arguments = [&["adapter"], arguments, &["--model", "hub:owner/tiny"]].concat();
+        ends(&polylogue_with(&arguments, &variables), code, parts);
+    };
+    let (path, merged) = (made.path(), format!("{home}/merged"));
+    let digest = format!("digest {}", made.adapter.digest().unwrap());
+    run(0, "1", &["show", &path], &[&digest, "tokenizer_config.json is not in the cache"]);
+    run(0, "1", &["merge", "--adapter", &path, "--out", &merged], &[&merged]);
+    let adapted = logits(&backbone, Some(&made.adapter));
+    assert!(distance(&logits(&loaded(Path::new(&merged)), None), &adapted) < 1e-5);
+    run(1, "0", &["show", &path], &["could not reach"]);
+}
+
 #[test]
 fn adapters_side_by_side_answer_as_the_sum_of_their_updates() {
     let (backbone, folder) = (tiny(), tempfile::tempdir().unwrap());
@@ -199,7 +236,8 @@ fn bad_input_ends_with_2_and_a_failed_write_with_1() {
         ends(&polylogue(&[&["adapter"], arguments].concat()), code, parts);
     };
     run(2, &["show", "no/such"], &["no/such", "adapter_config.json"]);
-    run(2, &["show", &lora, "--model", "no/such"], &["no/such", MODEL]);
+    run(2, &["show", &lora, "--model", "no/such"], &["no/such", MODEL, ".gguf", "hub:"]);
+    run(2, &["show", &lora, "--model", "hub:../x"], &["no model of the hub"]);
     // A name out of a file cannot move the cursor.
     let hostile = place("hostile");
     std::fs::create_dir(&hostile).unwrap();

@@ -76,6 +76,10 @@ fn bad_models_are_refused() {
     let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
     fs::write(folder.path().join("config.json"), config.replace("\"llama\"", "\"gpt2\"")).unwrap();
     run(&["gpt2", "llama"]);
+    // What stands in a file cannot move the cursor.
+    let hostile = config.replace("\"llama\"", "\"a\\u001b[2Jb\"");
+    fs::write(folder.path().join("config.json"), hostile).unwrap();
+    run(&["a?[2Jb"]);
 }
 
 #[test]
@@ -87,23 +91,32 @@ fn a_model_of_the_hub_is_not_fetched_by_check_and_named_when_it_is_missing() {
     let set = "backbone.base={hub=\"owner/tiny@v1\"}";
     let output = polylogue_with(&["check", SCENARIO, "--set", set], &nowhere);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let says = |arguments: &[&str], more: (&str, &str)| {
+    let says = |code: i32, arguments: &[&str], more: (&str, &str)| {
         let output = polylogue_with(arguments, &[nowhere[0], nowhere[1], more]);
-        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
         let text = String::from_utf8_lossy(&output.stderr).replace('│', " ");
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let out = format!("{home}/run");
     let run = ["run", SCENARIO, "--set", set, "--out", &out];
-    let said = says(&run, ("HF_HUB_OFFLINE", "1"));
+    let said = says(2, &run, ("HF_HUB_OFFLINE", "1"));
     assert!(said.contains("backbone `base`: owner/tiny@v1 is not complete in the cache"), "{said}");
-    let said = says(&run, ("HF_HUB_OFFLINE", "0"));
+    let said = says(1, &run, ("HF_HUB_OFFLINE", "0"));
     assert!(said.contains("could not reach 127.0.0.1:1"), "{said}");
     let data = format!("{SCENARIO}/travel.jsonl");
     let tune = ["tune", "--model", "hub:owner/tiny", "--method", "frozen", "--folds", "2"];
     let tune = [&tune[..], &["--train", &data, "--label", "intent", "--out", &out]].concat();
-    let said = says(&tune, ("HF_HUB_OFFLINE", "1"));
+    let said = says(2, &tune, ("HF_HUB_OFFLINE", "1"));
     assert!(said.contains("owner/tiny@main is not complete in the cache"), "{said}");
+    let said = says(1, &tune, ("HF_HUB_OFFLINE", "0"));
+    assert!(said.contains("could not reach 127.0.0.1:1"), "{said}");
+    // A run directory that cannot be made.
+    let file = format!("{home}/file");
+    fs::write(&file, "").unwrap();
+    let out = ["run", SCENARIO, "--out", &format!("{file}/below"), "--display", "none"];
+    let output = polylogue_with(&out, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("could not write"), "{output:?}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn each_mistake_is_reported() {
         let problems = refused(&file, &[]);
         let expected = match name {
             "five_mistakes" => 5,
+            "side_by_side" => 8,
             "syntax" => problems.all().len(),
             _ => 1,
         };

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use sim::adapters::error::AdapterError;
-use sim::adapters::{self, Combination, Shown, Sign};
+use sim::adapters::{self, Combination, Models, Shown, Sign};
+use sim::backbone::HubSettings;
 
 use crate::exit_code::Exit;
+use crate::fetching::Downloads;
 use crate::untrusted::Untrusted;
 
 /// What the command takes.
@@ -34,7 +36,8 @@ enum Action {
 struct ShowArguments {
     /// The folder that holds `adapter_config.json`.
     adapter: PathBuf,
-    /// `polylogue-tiny`, or a folder in Hugging Face layout: load the adapter, check it, compute its digest.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`: load the
+    /// adapter, check it, compute its digest.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 }
@@ -44,7 +47,7 @@ struct CombineArguments {
     /// Adapters with their weights, for example `runs/a=0.7 runs/b=-0.3`.
     #[arg(required = true, value_name = "DIR=WEIGHT")]
     parts: Vec<String>,
-    /// The model they were trained on.
+    /// The model they were trained on: `polylogue-tiny`, a folder, a `.gguf` file, or `hub:owner/name@revision`.
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// How they become one.
@@ -66,7 +69,7 @@ struct CombineArguments {
 
 #[derive(Debug, Args)]
 struct MergeArguments {
-    /// The model that the adapter was trained on.
+    /// The model that the adapter was trained on: `polylogue-tiny`, a folder, or `hub:owner/name@revision`.
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// The folder that holds `adapter_config.json`.
@@ -122,14 +125,19 @@ enum SignWord {
 
 /// Runs the command.
 pub(crate) fn adapter(arguments: &AdapterArguments) -> miette::Result<Exit> {
+    let hub = HubSettings::from_environment();
+    let mut downloads = Downloads::new();
+    let models = Models { hub: &hub, hear: &mut |fetching| downloads.show(fetching) };
     let result = match &arguments.action {
         Action::Show(own) => {
-            adapters::show(&own.adapter, own.model.as_deref()).map(|shown| lines(&shown))
+            adapters::show(&own.adapter, own.model.as_deref(), models).map(|shown| lines(&shown))
         }
-        Action::Combine(own) => combine(own),
-        Action::Merge(own) => adapters::merge(&own.model, &own.adapter, own.without_head, &own.out)
-            .map(|shown| vec![written("the merged model", &own.out, &shown)]),
-        Action::Unmerge(own) => adapters::unmerge(&own.model, &own.adapter, &own.out)
+        Action::Combine(own) => combine(own, models),
+        Action::Merge(own) => {
+            adapters::merge(&own.model, models, &own.adapter, own.without_head, &own.out)
+                .map(|shown| vec![written("the merged model", &own.out, &shown)])
+        }
+        Action::Unmerge(own) => adapters::unmerge(&own.model, models, &own.adapter, &own.out)
             .map(|shown| vec![written("the model without the adapter", &own.out, &shown)]),
     };
     match result {
@@ -145,10 +153,11 @@ pub(crate) fn adapter(arguments: &AdapterArguments) -> miette::Result<Exit> {
     }
 }
 
-fn combine(own: &CombineArguments) -> Result<Vec<String>, AdapterError> {
+fn combine(own: &CombineArguments, models: Models<'_>) -> Result<Vec<String>, AdapterError> {
     let parts = own.parts.iter().map(|part| split(part)).collect::<Result<Vec<_>, _>>()?;
     let how = combination(own)?;
-    let shown = adapters::combine(&own.model, &parts, &how, own.seed.unwrap_or(0), &own.out)?;
+    let shown =
+        adapters::combine(&own.model, models, &parts, &how, own.seed.unwrap_or(0), &own.out)?;
     let mut lines = lines(&shown);
     lines.push(format!("the combined adapter is in {}", Untrusted(&own.out.to_string_lossy())));
     Ok(lines)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// It did what was asked.
     Done,
-    /// The run failed.
+    /// The run failed: of itself, or for the network or the disk.
     RunFailed,
     /// The scenario, the data, a model or the arguments are at fault.
     BadInput,

@@ -26,6 +26,7 @@ impl Downloads {
     /// Shows what happens.
     pub(crate) fn show(&mut self, progress: &Fetching) {
         match progress {
+            Fetching::Lacks { file } => say(&lacks(file)),
             Fetching::Waiting { file } => say(&waiting(file)),
             Fetching::Began { file, size, done } => {
                 self.file.clone_from(file);
@@ -46,6 +47,13 @@ impl Downloads {
             },
         }
     }
+}
+
+fn lacks(file: &str) -> String {
+    format!(
+        "offline, and {file} is not in the cache: a chat template that stands there is not used; run once \
+         with a network to be sure"
+    )
 }
 
 fn waiting(file: &str) -> String {

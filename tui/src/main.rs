@@ -1,7 +1,7 @@
 //! The command line of Polylogue.
 //!
-//! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed,
-//! 2 bad scenario, data, model or arguments, 70 a bug of ours.
+//! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed
+//! (network and disk included), 2 bad scenario, data, model or arguments, 70 a bug of ours.
 
 mod adapter;
 mod allocator;

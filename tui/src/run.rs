@@ -77,8 +77,18 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
         ..RunOptions::default()
     };
     let mut downloads = Downloads::new();
-    let prepared = sim::run::prepare(scenario, &options, &mut |fetching| downloads.show(fetching))
-        .into_diagnostic()?;
+    let prepared = sim::run::prepare(scenario, &options, &mut |fetching| downloads.show(fetching));
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) if error.is_input() => return Err(error).into_diagnostic(),
+        Err(error) => {
+            crate::summary::complain(&error.to_string());
+            return Ok(Exit::RunFailed);
+        }
+    };
+    for notice in prepared.notices() {
+        crate::summary::remark(notice);
+    }
     let directory = prepared.directory().to_owned();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;

@@ -19,6 +19,12 @@ pub(crate) fn complain(reason: &str) {
     eprintln!("the run failed: {reason}");
 }
 
+/// Prints what a person should know before a run begins.
+#[expect(clippy::print_stderr, reason = "no part of the command's answer")]
+pub(crate) fn remark(notice: &str) {
+    eprintln!("{notice}");
+}
+
 /// Prints what is wrong with what the user gave us.
 #[expect(clippy::print_stderr, reason = "the command's complaint")]
 pub(crate) fn complain_about_input(report: &miette::Report) {

@@ -18,6 +18,8 @@ use crate::error::{ModelError, Result};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// The files of an adapter, as [`Adapter::load`] reads them.
+pub const FILES: [&str; 2] = [CONFIG, WEIGHTS];
 /// Largest adapter configuration that is read.
 const LARGEST_CONFIG: u64 = 1 << 20;
 

@@ -12,8 +12,13 @@ use super::checkpoint::{self, INDEX, SINGLE};
 use super::gguf::Gguf;
 use crate::error::{ModelError, Result};
 
+/// What a folder may hold besides: how a conversation is written and where a turn ends.
+const OPTIONAL: [&str; 3] =
+    ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
 /// The files that [`super::Backbone::load`] reads at a path, by name, each with its SHA-256 in lower-case
-/// hexadecimal: `config.json`, `tokenizer.json` and the weights of a folder, or a GGUF file.
+/// hexadecimal: a GGUF file, or of a folder `config.json`, `tokenizer.json`, the weights, and where they are
+/// there `tokenizer_config.json`, `chat_template.jinja` and `generation_config.json`.
 ///
 /// # Errors
 /// When a file is missing or cannot be read.
@@ -23,6 +28,7 @@ pub fn digests(path: &Path) -> Result<BTreeMap<String, String>> {
         return Ok(BTreeMap::from([(name, of_file(path)?)]));
     }
     let mut names = vec!["config.json".to_owned(), "tokenizer.json".to_owned()];
+    names.extend(OPTIONAL.iter().filter(|name| path.join(name).is_file()).map(ToString::to_string));
     let index = path.join(INDEX);
     if index.exists() && !path.join(SINGLE).exists() {
         names.push(INDEX.to_owned());
@@ -87,6 +93,10 @@ mod tests {
         write(SINGLE, "abc");
         let found = digests(folder.path()).unwrap();
         assert_eq!((found.len(), found[SINGLE].as_str()), (3, ABC));
+        write("chat_template.jinja", "abc");
+        write("generation_config.json", "");
+        let found = digests(folder.path()).unwrap();
+        assert_eq!((found.len(), found["chat_template.jinja"].as_str()), (5, ABC));
         write("x.gguf", "abc");
         let found = digests(&folder.path().join("x.gguf")).unwrap();
         assert_eq!(found, BTreeMap::from([("x.gguf".to_owned(), ABC.to_owned())]));

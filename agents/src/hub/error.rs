@@ -192,3 +192,20 @@ pub enum HubError {
         found: String,
     },
 }
+
+impl HubError {
+    /// Whether the cause is what was asked for, such as a name that the hub does not know, rather than the
+    /// network, the server or the disk at that moment.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Status { .. }
+                | Self::Interrupted { .. }
+                | Self::TooLong { .. }
+                | Self::Corrupt { .. }
+                | Self::Cache { .. }
+        )
+    }
+}

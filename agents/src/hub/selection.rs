@@ -23,9 +23,12 @@ const LISTED: usize = 8;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// What a backbone or its chat template may read besides.
+/// May hold the chat template; other tools' caches do not always have it.
+pub(super) const CHAT: &str = "tokenizer_config.json";
+/// What a backbone or its chat template may read besides. The second and the third are read by nothing here:
+/// a merged model gets copies of them, for transformers.
 const OPTIONAL: [&str; 5] = [
-    "tokenizer_config.json",
+    CHAT,
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",

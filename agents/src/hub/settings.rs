@@ -30,8 +30,11 @@ impl Default for HubSettings {
 }
 
 impl HubSettings {
-    /// Reads `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` (else the file `HF_TOKEN_PATH`, else
-    /// `HF_HOME/token`) and `HF_HUB_OFFLINE`, as `huggingface_hub` does. Empty variables count as absent.
+    /// Reads `HF_HOME` (else `XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface`), `HF_HUB_CACHE` (else
+    /// `HF_HOME/hub`), `HF_ENDPOINT`, `HF_TOKEN` (else the file `HF_TOKEN_PATH`, else `HF_HOME/token`),
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`, with which none of these tokens is used, and `HF_HUB_OFFLINE`. Empty
+    /// variables count as absent; a leading `~/` is the home folder. The older names that `huggingface_hub`
+    /// still knows, and variables inside of paths, are not read.
     #[must_use]
     pub fn from_environment() -> Self {
         Self::of(&|name| std::env::var_os(name))
@@ -42,24 +45,33 @@ impl HubSettings {
     pub fn of(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().trim().to_owned());
-        let folder = |name: &str| get(name).map(PathBuf::from);
+        let on = |name: &str| {
+            let value = text(name).map(|value| value.to_ascii_lowercase());
+            value.is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.as_str()))
+        };
+        let user = get("HOME").or_else(|| get("USERPROFILE")).map(PathBuf::from);
+        let folder = |name: &str| {
+            let typed = PathBuf::from(get(name)?);
+            Some(match (typed.strip_prefix("~"), &user) {
+                (Ok(below), Some(user)) => user.join(below),
+                _ => typed,
+            })
+        };
         let home = folder("HF_HOME")
             .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
-            .or_else(|| {
-                let home = folder("HOME").or_else(|| folder("USERPROFILE"));
-                home.map(|home| home.join(".cache").join("huggingface"))
-            });
+            .or_else(|| user.as_ref().map(|user| user.join(".cache").join("huggingface")));
         let cache = folder("HF_HUB_CACHE").or_else(|| home.as_ref().map(|home| home.join("hub")));
-        let token = text("HF_TOKEN").or_else(|| {
-            let file = folder("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")))?;
-            let mut token = String::new();
-            let file = std::fs::File::open(file).ok()?;
-            file.take(LONGEST_TOKEN).read_to_string(&mut token).ok()?;
-            Some(token.trim().to_owned())
+        let token = (!on("HF_HUB_DISABLE_IMPLICIT_TOKEN")).then(|| {
+            text("HF_TOKEN").or_else(|| {
+                let file = folder("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")))?;
+                let mut token = String::new();
+                let file = std::fs::File::open(file).ok()?;
+                file.take(LONGEST_TOKEN).read_to_string(&mut token).ok()?;
+                Some(token.trim().to_owned())
+            })
         });
-        let offline = text("HF_HUB_OFFLINE").is_some_and(|value| {
-            ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str())
-        });
+        let token = token.flatten();
+        let offline = on("HF_HUB_OFFLINE");
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| OFFICIAL.to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         Self { cache, endpoint, token: token.filter(|t| !t.is_empty()).map(Token::new), offline }
@@ -113,6 +125,8 @@ mod tests {
         assert_eq!(cache(&home), Path::new("f/hub"));
         assert_eq!(cache(&[("HF_HOME", "f"), ("HF_HUB_CACHE", "c")]), Path::new("c"));
         assert_eq!(cache(&[("HF_HOME", ""), ("HOME", "h")]), Path::new("h/.cache/huggingface/hub"));
+        assert_eq!(cache(&[("HF_HOME", "~/m"), ("HOME", "h")]), Path::new("h/m/hub"));
+        assert_eq!(cache(&[("HF_HUB_CACHE", "~"), ("HOME", "h")]), Path::new("h"));
         assert_eq!(settings(&[]).cache, None);
         let mirror = settings(&[("HF_ENDPOINT", "https://mirror.example/hf/")]);
         assert_eq!(mirror.endpoint, "https://mirror.example/hf");
@@ -135,6 +149,8 @@ mod tests {
         std::fs::write(&other, "hf_other").unwrap();
         let path = [("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().unwrap())];
         assert_eq!(token(&path).reveal(), "hf_other");
+        let none = [("HF_HOME", home), ("HF_TOKEN", "t"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")];
+        assert_eq!(settings(&none).token, None);
         let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_own")]));
         assert!(!shown.contains("hf_own"), "{shown}");
     }

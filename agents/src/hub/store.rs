@@ -72,6 +72,26 @@ impl<'a> Store<'a> {
         self.snapshot(commit).join(file).is_file()
     }
 
+    /// Whether a file of the commit is neither there nor known to be missing on the hub.
+    pub(super) fn in_doubt(&self, file: &str) -> bool {
+        let known =
+            |commit: &str| self.has(commit, file) || self.absent(commit).join(file).is_file();
+        self.commit().is_some_and(|commit| !known(&commit))
+    }
+
+    /// Notes that the hub has no such file, as `huggingface_hub` does: an empty file stands for it.
+    pub(super) fn note_absent(&self, commit: &str, file: &str) -> Result<(), HubError> {
+        let folder = self.absent(commit);
+        let path = folder.join(file);
+        let refuse = |source| HubError::Cache { path: path.clone(), source };
+        fs::create_dir_all(&folder).map_err(refuse)?;
+        File::create(&path).map(|_empty| ()).map_err(refuse)
+    }
+
+    fn absent(&self, commit: &str) -> PathBuf {
+        self.cache.join(self.repo.folder_name()).join(".no_exist").join(commit)
+    }
+
     /// What a backbone is loaded from, if the cache has all of it.
     pub(super) fn cached(&self) -> Result<PathBuf> {
         let commit = self.commit();

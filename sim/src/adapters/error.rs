@@ -7,13 +7,14 @@ use std::path::Path;
 use agents::error::ModelError;
 use miette::Diagnostic;
 
-use crate::scenario::suggestion::{harmless, quote};
+use crate::backbone::sources;
+use crate::scenario::suggestion::{message, quote};
 
 /// A failure of `polylogue adapter`.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum AdapterError {
     /// Settings that make no sense.
-    #[error("{what}")]
+    #[error("{}", message(what))]
     Setting {
         /// What is wrong.
         what: String,
@@ -22,8 +23,8 @@ pub enum AdapterError {
         help: String,
     },
     /// A model that cannot be used.
-    #[error("model {model}: {}", harmless(&error.to_string()))]
-    #[diagnostic(help("--model takes polylogue-tiny, or the folder that holds config.json"))]
+    #[error("model {model}: {}", message(error))]
+    #[diagnostic(help("{}", sources()))]
     Model {
         /// What was named.
         model: String,
@@ -31,7 +32,7 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// An adapter that cannot be used.
-    #[error("adapter {path}: {}", harmless(&error.to_string()))]
+    #[error("adapter {path}: {}", message(error))]
     #[diagnostic(help(
         "name the folder that holds adapter_config.json and adapter_model.safetensors, and with --model \
          the model that it was trained on"
@@ -43,11 +44,11 @@ pub enum AdapterError {
         error: ModelError,
     },
     /// Adapters that do not go together.
-    #[error("{}", harmless(&.0.to_string()))]
+    #[error("{}", message(.0))]
     #[diagnostic(help("`polylogue adapter show DIR` tells method, rank and targets of each"))]
     Combination(ModelError),
     /// The result cannot be written.
-    #[error("could not write {path}: {}", harmless(&error.to_string()))]
+    #[error("could not write {path}: {}", message(error))]
     #[diagnostic(help("name another folder with --out"))]
     Output {
         /// The folder.
@@ -61,7 +62,11 @@ impl AdapterError {
     /// Whether the cause is what the user gave us rather than what happened then.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Output { .. })
+        match self {
+            Self::Output { .. } => false,
+            Self::Model { error, .. } => error.is_input(),
+            _ => true,
+        }
     }
 
     /// Settings that make no sense.

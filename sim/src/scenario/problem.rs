@@ -411,6 +411,13 @@ pub enum Problem {
         #[label("writes no texts")]
         at: SourceSpan,
     },
+    /// A rate for a matrix that is not there.
+    #[error("`lora_plus` is for low-rank updates, and this agent has none")]
+    #[diagnostic(help("leave it out, or train the agent with `transfer.lora = {{ … }}`"))]
+    LoraPlusWithoutLora {
+        #[label("no matrices A and B")]
+        at: SourceSpan,
+    },
     /// A signal that nobody measures.
     #[error("there is no signal {name}")]
     UnknownSignal {

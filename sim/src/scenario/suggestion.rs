@@ -5,6 +5,9 @@
 /// Longest quoted text, in characters.
 const LONGEST_QUOTE: usize = 60;
 
+/// Longest message with texts from files in it, in characters.
+const LONGEST_MESSAGE: usize = 2000;
+
 /// Most names that are listed.
 const LONGEST_LIST: usize = 12;
 
@@ -77,6 +80,17 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// A message with texts from files in it, fit for a terminal: harmless, and of bounded length.
+///
+/// Errors of commands that end on a terminal are all written through here.
+pub(crate) fn message(text: impl std::fmt::Display) -> String {
+    let text = harmless(&text.to_string());
+    match text.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// Marks that change the direction of text, join or hide characters.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -101,6 +115,12 @@ mod tests {
     fn quotes_are_short_and_visible() {
         assert_eq!(quote("a\u{1b}[2J"), "`a\\u{1b}[2J`");
         assert!(quote(&"x".repeat(500)).chars().count() < 70);
+    }
+
+    #[test]
+    fn messages_are_harmless_and_of_bounded_length() {
+        assert_eq!(message("weight `a\u{1b}[2J`"), "weight `a?[2J`");
+        assert_eq!(message("é".repeat(1 << 20)).chars().count(), LONGEST_MESSAGE + 1);
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use agents::error::ModelError;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-use crate::scenario::suggestion::{harmless, quote};
+use crate::scenario::suggestion::{harmless, message, quote};
 
 /// A failure of `polylogue tune`.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum TuneError {
     /// A file cannot be read.
-    #[error("could not read {path}: {reason}")]
+    #[error("could not read {}", message(format_args!("{}: {reason}", path.display())))]
     #[diagnostic(help("check the path and whether you may read it"))]
     Unreadable {
         /// The file.
@@ -36,7 +36,7 @@ pub enum TuneError {
         at: SourceSpan,
     },
     /// Settings that do not make a tuning.
-    #[error("{what}")]
+    #[error("{}", message(what))]
     Setting {
         /// What is wrong.
         what: String,
@@ -45,7 +45,7 @@ pub enum TuneError {
         help: String,
     },
     /// Data that cannot be used.
-    #[error("{path}, line {line}: {reason}")]
+    #[error("{}", message(format_args!("{}, line {line}: {reason}", path.display())))]
     #[diagnostic(help("correct the line or remove it"))]
     Line {
         /// The file.
@@ -56,7 +56,7 @@ pub enum TuneError {
         reason: String,
     },
     /// A model that cannot be used, or does not suit the method.
-    #[error("model {model}: {}", harmless(&error.to_string()))]
+    #[error("model {model}: {}", message(error))]
     Model {
         /// What was named.
         model: String,
@@ -64,11 +64,11 @@ pub enum TuneError {
         error: ModelError,
     },
     /// The training failed.
-    #[error("training failed: {0}")]
+    #[error("training failed: {}", message(.0))]
     #[diagnostic(help("a lower --learning-rate often helps"))]
     Training(ModelError),
     /// Results cannot be written.
-    #[error("could not write {path}: {reason}")]
+    #[error("could not write {}", message(format_args!("{}: {reason}", path.display())))]
     #[diagnostic(help("name another folder with --out"))]
     Output {
         /// The file.
@@ -82,13 +82,17 @@ impl TuneError {
     /// Whether the cause is what the user gave us rather than what happened then.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Training(_))
+        match self {
+            Self::Training(_) | Self::Output { .. } => false,
+            Self::Model { error, .. } => error.is_input(),
+            _ => true,
+        }
     }
 
     pub(super) fn recipe(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let name = path.display().to_string();
         let reason = error.message().trim().replace('\n', " ");
-        let reason = format!("the recipe has a mistake: {}", harmless(&reason));
+        let reason = format!("the recipe has a mistake: {}", message(&reason));
         let at = error.span().unwrap_or_default().into();
         Self::Recipe { reason, text: Arc::new(NamedSource::new(name, harmless(text))), at }
     }

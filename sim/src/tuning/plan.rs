@@ -147,7 +147,8 @@ impl Stage {
         let fits = (0.0..=100.0).contains(&decay);
         number(&format!("{place}weight decay"), decay, fits, "0 to 100")?;
         let clip = optimizer.clip.unwrap_or(1.0);
-        number(&format!("{place}clip"), clip, clip > 0.0, "above 0")?;
+        let fits = clip > 0.0 && clip.is_finite();
+        number(&format!("{place}clip"), clip, fits, "above 0")?;
         let ratio = optimizer.lora_plus.map_or(1.0, |plus| plus.ratio);
         let fits = (1.0..=1000.0).contains(&ratio);
         number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
@@ -225,6 +226,17 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     settings.recompute = typed.recompute;
     settings
+}
+
+/// LoRA+ needs the two matrices of low-rank updates; a probe has none.
+fn has_matrices(recipe: &Recipe, method: &MethodPlan) -> Result<(), TuneError> {
+    let probe = recipe.probe.as_ref().is_some_and(|probe| probe.lora_plus.is_some());
+    let other = !matches!(method, MethodPlan::Lora(_));
+    if probe || (other && recipe.training.lora_plus.is_some()) {
+        let what = "lora_plus is for low-rank updates, and there are none";
+        return Err(TuneError::setting(what, "leave it out, or choose the method lora"));
+    }
+    Ok(())
 }
 
 impl MethodPlan {
@@ -308,6 +320,7 @@ impl Plan {
         };
         let repeats = recipe.repeats.unwrap_or(1);
         count("repeats", repeats, 1000)?;
+        has_matrices(recipe, &method)?;
         let training = Stage::of(&recipe.training, Stage::usual(&method), "")?;
         let probe = match &recipe.probe {
             Some(_) if method == MethodPlan::Frozen => {

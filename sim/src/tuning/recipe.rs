@@ -26,7 +26,7 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// How often the whole is done, each time with the next seed.
     pub repeats: Option<usize>,
-    /// `polylogue-tiny`, a folder in Hugging Face layout, or a `.gguf` file.
+    /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`.
     pub model: Option<String>,
     /// The examples.
     pub data: DataRecipe,

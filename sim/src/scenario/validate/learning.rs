@@ -7,7 +7,7 @@ use agents::name::AgentName;
 
 use super::society::Part;
 use super::{Check, count, count64};
-use crate::scenario::file::{SettingsFile, TrainFile, TriggerFile, WhenFile};
+use crate::scenario::file::{SettingsFile, TrainFile, TransferFile, TriggerFile, WhenFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
@@ -22,40 +22,52 @@ impl Check<'_> {
 
     fn trigger(&mut self, file: &TriggerFile) -> Option<TriggerPlan> {
         let known = self.known_agent("a trigger", &file.agent);
-        let when = self.when(&file.when);
+        let transfer = self.file.agent(&file.agent).map(|agent| &agent.transfer);
         let train = match &file.train {
-            TrainFile::Supervised(train) => TrainPlan::Supervised {
-                steps: count(&train.steps),
-                batch: count(&train.batch),
-                learning_rate: train.learning_rate.value,
-                buffer: count(&train.buffer),
-                settings: self.settings(&train.settings)?,
-            },
+            TrainFile::Supervised(train) => {
+                self.settings(&train.settings, transfer).map(|settings| TrainPlan::Supervised {
+                    steps: count(&train.steps),
+                    batch: count(&train.batch),
+                    learning_rate: train.learning_rate.value,
+                    buffer: count(&train.buffer),
+                    settings,
+                })
+            }
             TrainFile::Grpo(train) => {
                 self.writes_texts(&file.agent);
-                TrainPlan::Grpo {
+                self.settings(&train.settings, transfer).map(|settings| TrainPlan::Grpo {
                     steps: count(&train.steps),
                     prompts: count(&train.prompts),
                     group: count(&train.group),
                     learning_rate: train.learning_rate.value,
                     buffer: count(&train.buffer),
-                    settings: self.settings(&train.settings)?,
-                }
+                    settings,
+                })
             }
         };
-        let when = when?;
-        let agent = AgentName::new(&file.agent.value).ok().filter(|_| known)?;
-        Some(TriggerPlan { agent, when, train })
+        let when = self.when(&file.when);
+        let agent = AgentName::new(&file.agent.value).ok().filter(|_| known);
+        Some(TriggerPlan { agent: agent?, when: when?, train: train? })
     }
 
-    /// How steps are taken; the usual numbers where nothing is said.
-    pub(super) fn settings(&mut self, file: &SettingsFile) -> Option<Settings> {
+    /// How steps are taken; the usual numbers where nothing is said. Whose, where that is known.
+    pub(super) fn settings(
+        &mut self,
+        file: &SettingsFile,
+        transfer: Option<&TransferFile>,
+    ) -> Option<Settings> {
+        let method = file.optimizer.as_ref();
+        let method = method.map(|typed| self.choice("optimiser", &words::OPTIMIZERS, typed));
+        let shape = file.schedule.as_ref();
+        let shape = shape.map(|typed| self.choice("schedule", &words::SCHEDULES, typed));
+        // What an adapter from a folder is, is known when it is loaded.
+        let has_matrices =
+            transfer.is_none_or(|t| matches!(t, TransferFile::Lora(_) | TransferFile::Adapter(_)));
+        if let (Some(typed), false) = (&file.lora_plus, has_matrices) {
+            self.problems.push(Problem::LoraPlusWithoutLora { at: typed.at });
+        }
         let mut settings = Settings { recompute: file.recompute, ..Settings::default() };
         let optimizer = &mut settings.optimizer;
-        let method =
-            file.optimizer.as_ref().map(|one| self.choice("optimiser", &words::OPTIMIZERS, one));
-        let shape =
-            file.schedule.as_ref().map(|one| self.choice("schedule", &words::SCHEDULES, one));
         if let Some(method) = method {
             optimizer.method = method?;
         }

@@ -144,7 +144,7 @@ impl Check<'_> {
             }
             self.known_backbone(name, agent);
             let transfer = self.transfer(&name.value, &agent.transfer);
-            let settings = self.settings(&agent.warm_up.settings);
+            let settings = self.settings(&agent.warm_up.settings, Some(&agent.transfer));
             if let (Ok(valid), Some(transfer), Some(settings)) = (valid, transfer, settings) {
                 let warm_up = WarmUpPlan {
                     examples_per_intent: count(&agent.warm_up.examples_per_intent),

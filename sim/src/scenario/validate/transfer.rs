@@ -32,17 +32,20 @@ impl Check<'_> {
                 });
             }
             TransferFile::Adapter(adapter) => {
-                let labels = match &adapter.labels {
-                    Some(typed) => Some(self.labels(typed)?),
-                    None => None,
-                };
-                let folder =
-                    self.path(&["agents", name, "transfer", "adapter", "path"], &adapter.path)?;
-                if (self.setting.look)(&folder) != Seen::Folder {
+                let labels = adapter.labels.as_ref().map(|typed| self.labels(typed));
+                let key = ["agents", name, "transfer", "adapter", "path"];
+                let folder = self.path(&key, &adapter.path);
+                if let Some(folder) = &folder
+                    && (self.setting.look)(folder) != Seen::Folder
+                {
                     let path = quote(&folder.display().to_string());
                     self.problems.push(Problem::MissingAdapter { path, at: adapter.path.at });
                 }
-                return Some(TransferPlan::Adapter { folder, labels });
+                let labels = match labels {
+                    Some(labels) => Some(labels?),
+                    None => None,
+                };
+                return Some(TransferPlan::Adapter { folder: folder?, labels });
             }
             TransferFile::Lora(lora) => Method::Lora(self.lora(lora)?),
             TransferFile::Ia3(ia3) => Method::Ia3(self.ia3(ia3)),

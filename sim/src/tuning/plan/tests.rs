@@ -82,6 +82,9 @@ fn what_makes_no_sense_is_refused() {
         ("optimizer.sgd = { momentum = -0.1 }", "momentum is -0.1"),
         ("optimizer.lion = { beta2 = nan }", "beta2 is NaN"),
     ] {
-        refused(&format!("{data}method.full = {{}}\n[training]\n{typed}"), part);
+        refused(&format!("{data}method.lora = {{}}\n[training]\n{typed}"), part);
     }
+    let low_rank = |text: &str| refused(&format!("{data}{text}"), "low-rank");
+    low_rank("method.ia3 = {}\ntraining.lora_plus = 4.0");
+    low_rank("method.lora = {}\nprobe.lora_plus = 4.0");
 }
