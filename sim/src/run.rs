@@ -12,6 +12,7 @@ use agents::device::DeviceKind;
 use agents::engine::Engine;
 use agents::error::ModelError;
 use agents::name::AgentName;
+use agents::prompt;
 use agents::seed::Seed;
 use agents::transfer::VERDICTS;
 use ractor::Actor;
@@ -231,6 +232,10 @@ fn first_adapter(
             "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
             family.name()
         ));
+    }
+    if labels.is_none() {
+        prompt::check_writer(&backbone.tokenizer)
+            .map_err(|error| format!("it cannot be prompted: {error}"))?;
     }
     let method = match plan {
         TransferPlan::Feature { .. } => Method::Frozen,

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use sim::control::Control;
 use sim::event::Event;
 use sim::feed::Feed;
-use sim::run::{Finished, RunOptions};
+use sim::run::{Finished, RunError, RunOptions};
 use tempfile::TempDir;
 
 /// Settings that make the customer-service scenario small enough for a test.
@@ -46,21 +46,30 @@ pub struct Ran {
 /// When the run fails: tests want to know.
 #[must_use]
 pub fn run(more: &[&str]) -> Ran {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let finished = try_run(more, directory.path()).expect("a run that ends");
+    let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
+    Ran { finished, log, directory }
+}
+
+/// The same in a directory of one's own; an error where the run begins but does not finish.
+///
+/// # Errors
+/// When the society cannot go on.
+///
+/// # Panics
+/// When the run cannot begin.
+pub fn try_run(more: &[&str], directory: &Path) -> Result<Finished, RunError> {
     let set: Vec<String> = SMALL.iter().chain(more).map(|&s| s.to_owned()).collect();
     let path = root().join("scenarios/customer_service");
     let scenario = sim::scenario::load(&path, &set, None)
         .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
-    let directory = tempfile::tempdir().expect("a temporary folder");
-    let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
+    let options = RunOptions { out: Some(directory.into()), ..RunOptions::default() };
     let prepared =
         sim::run::prepare(scenario, &options, &mut |_| {}).expect("a run that can begin");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let finished = runtime
-        .block_on(prepared.play(Feed::unwatched(), Control::default()))
-        .expect("a run that ends");
-    let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
-    Ran { finished, log, directory }
+    runtime.block_on(prepared.play(Feed::unwatched(), Control::default()))
 }
 
 /// The events of a log, without its header.
