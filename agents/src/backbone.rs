@@ -37,7 +37,6 @@ pub use self::kv_cache::KvCache;
 pub use self::network::{Network, Pass};
 pub use self::rows::{Rows, Tokens};
 pub use self::weight::Weight;
-use crate::chat_template::ChatTemplate;
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 use crate::tokenizer::Tokenizer;
@@ -185,12 +184,6 @@ impl Backbone {
         Self::assemble(architecture, weights, self.tokenizer.clone())
     }
 
-    /// How its authors write a conversation, where the files that it was loaded from say so.
-    #[must_use]
-    pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.tokenizer.chat()
-    }
-
     /// A weight by its canonical name.
     ///
     /// # Errors
@@ -234,7 +227,7 @@ fn spellings(family: architecture::Family, name: &str) -> Vec<String> {
 }
 
 /// Reads a file that is not absurdly large.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let fail = |source| ModelError::File { path: path.into(), source };
     let size = std::fs::metadata(path).map_err(fail)?.len();
     if size > LARGEST_FILE {

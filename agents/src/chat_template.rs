@@ -7,9 +7,11 @@
 
 mod files;
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::files::{attach, parse};
+pub(crate) use self::files::{attach, read};
 use crate::error::{ModelError, Result};
 use crate::jinja::Template;
 
@@ -29,10 +31,20 @@ impl Message {
     }
 }
 
-/// A parsed chat template with the tokens that it may write.
+/// Why a template cannot be used, kept until somebody wants to: classifiers never do.
+#[derive(Clone, Debug)]
+struct Unusable {
+    /// The file that it comes from.
+    path: PathBuf,
+    /// What the file should have been.
+    what: &'static str,
+    reason: String,
+}
+
+/// A chat template with the tokens that it may write.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    template: Template,
+    template: Result<Template, Unusable>,
     /// The names and texts of special tokens.
     tokens: Map<String, Value>,
 }
@@ -48,14 +60,21 @@ impl ChatTemplate {
         let tokens = [("bos_token", bos), ("eos_token", eos)];
         let tokens =
             tokens.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into())));
-        Ok(Self { template, tokens: tokens.collect() })
+        Ok(Self { template: Ok(template), tokens: tokens.collect() })
     }
 
     /// Writes a conversation; with `add_generation_prompt`, up to where the model shall speak.
     ///
     /// # Errors
-    /// When the template refuses the conversation, fails, or does more than it may.
+    /// When the template refuses the conversation, fails, does more than it may, or could not be parsed.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let template = match &self.template {
+            Ok(template) => template,
+            Err(Unusable { path, what, reason }) => {
+                let (path, reason) = (path.clone(), reason.clone());
+                return Err(ModelError::Malformed { path, what, reason });
+            }
+        };
         let turn = |message: &Message| json!({"role": message.role, "content": message.content});
         let mut context = self.tokens.clone();
         context.insert("messages".to_owned(), messages.iter().map(turn).collect());
@@ -64,7 +83,7 @@ impl ChatTemplate {
         for absent in ["tools", "documents"] {
             context.insert(absent.to_owned(), Value::Null);
         }
-        self.template.render(&context).map_err(|e| ModelError::ChatTemplate(e.to_string()))
+        template.render(&context).map_err(|e| ModelError::ChatTemplate(e.to_string()))
     }
 }
 

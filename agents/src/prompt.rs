@@ -40,7 +40,10 @@ pub fn reply(tokenizer: &Tokenizer, query: &str, topic: &str) -> Result<Vec<u32>
     let turns = [Message::new("system", task.as_str()), Message::new("user", query.as_str())];
     let text = match chat.render(&turns, true) {
         Ok(text) => text,
-        Err(_) => chat.render(&[Message::new("user", format!("{task}\n\n{query}"))], true)?,
+        Err(first) => {
+            let alone = [Message::new("user", format!("{task}\n\n{query}"))];
+            chat.render(&alone, true).or(Err(first))?
+        }
     };
     tokenizer.encode(&text)
 }
@@ -86,6 +89,17 @@ pub fn stops(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         stops.push(end);
     }
     Ok(stops)
+}
+
+/// Whether a writer can be prompted and told when to stop, found out with a short sample: a chat template
+/// is foreign code that can fail.
+///
+/// # Errors
+/// As [`reply`], [`answer`] and [`stops`].
+pub fn check_writer(tokenizer: &Tokenizer) -> Result<()> {
+    reply(tokenizer, "Where is my bag?", "lost_baggage")?;
+    answer(tokenizer, "It is here.")?;
+    stops(tokenizer).map(|_| ())
 }
 
 /// A label as words: `lost_baggage` is `lost baggage`.

@@ -75,11 +75,12 @@ fn reply(tokenizer: &Tokenizer, query: &str) -> Vec<u32> {
 #[test]
 fn a_writer_is_prompted_with_the_template() {
     let backbone = load(Some(TEMPLATE));
-    assert!(backbone.chat_template().is_some());
+    assert!(backbone.tokenizer.chat().is_some());
     let tokenizer = &backbone.tokenizer;
     assert_eq!(reply(tokenizer, "where is my bag"), ids(PROMPT));
     let answer = prompt::answer(tokenizer, " it is here ").unwrap();
     assert_eq!(answer, ids("it is here <|im_end|>"));
+    prompt::check_writer(tokenizer).unwrap();
     // The end of a turn is the last, whatever order the file has.
     assert_eq!(prompt::stops(tokenizer).unwrap(), ids("<|endoftext|> <|im_end|>"));
 }
@@ -103,15 +104,23 @@ fn without_a_system_message_the_user_says_it() {
         .replace("<|im_end|> <|im_start|> user where", "where");
     let backbone = load(Some(&refusing));
     assert_eq!(reply(&backbone.tokenizer, "where is my bag"), ids(&expected));
-    let always = load(Some("{{ raise_exception('never') }}"));
+    // Where that fails too, what was wrong at first is told.
+    let always = load(Some("{{ raise_exception('no ' + messages[0].role) }}"));
     let refused = prompt::reply(&always.tokenizer, "where is my bag", "").unwrap_err();
-    assert_eq!(refused.to_string(), "chat template: line 1: it refuses the conversation: never");
+    assert_eq!(
+        refused.to_string(),
+        "chat template: line 1: it refuses the conversation: no system"
+    );
+    assert_eq!(
+        prompt::check_writer(&always.tokenizer).unwrap_err().to_string(),
+        refused.to_string()
+    );
 }
 
 #[test]
 fn other_prompts_are_plain_lines() {
     let (plain, chat) = (load(None), load(Some(TEMPLATE)));
-    assert!(plain.chat_template().is_none());
+    assert!(plain.tokenizer.chat().is_none());
     let begin = ids("<|im_start|>");
     let lines = ids("customer: where is my bag topic: lost baggage agent:");
     assert_eq!(reply(&plain.tokenizer, "where is my bag"), [begin.clone(), lines.clone()].concat());
@@ -164,8 +173,9 @@ fn a_gguf_file_brings_its_template() {
     let text = tokenizer.chat().unwrap().render(&[Message::new("user", "hi")], true).unwrap();
     assert_eq!(tokenizer.encode(&text).unwrap(), [0, 5, 2, 1]);
     assert_eq!(tokenizer.ends(), [1, 2]);
+    let broken = file("{% if").chat_tokenizer(path).unwrap();
     assert_eq!(
-        file("{% if").chat_tokenizer(path).unwrap_err().to_string(),
+        prompt::stops(&broken).unwrap_err().to_string(),
         "tiny.gguf is not a valid chat template: line 1: a tag without end"
     );
 }

@@ -122,6 +122,21 @@ fn pieces_are_those_of_sentence_piece() {
     assert_eq!(ids[1..], tokenizer.encode("the").unwrap());
     assert_eq!(tokenizer.decode(&ids).unwrap(), "the");
     assert_eq!(tokenizer.encode("</s>").unwrap().last(), Some(&2));
+    // Some converters write the number with a sign.
+    let signed =
+        with_entry(&folder().join("llama-q8_0.gguf"), "tokenizer.ggml.bos_token_id", Value::I32(1));
+    assert_eq!(signed.tokenizer().unwrap().encode_with_specials("the", 9).unwrap(), ids);
+}
+
+/// The header of a file with an entry set.
+fn with_entry(path: &Path, key: &str, value: Value) -> Gguf {
+    let content = Content::read(&mut std::io::Cursor::new(std::fs::read(path).unwrap())).unwrap();
+    let mut entries = content.metadata;
+    entries.insert(key.to_owned(), value);
+    let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let mut file = std::io::Cursor::new(Vec::new());
+    write(&mut file, &entries, &[]).unwrap();
+    Gguf::from_bytes(file.into_inner(), path).unwrap()
 }
 
 #[test]
@@ -129,15 +144,9 @@ fn byte_level_tokens_are_those_of_transformers() {
     let path = folder().join("qwen2-q8_0.gguf");
     compare(&load(&path).tokenizer, "qwen2");
     // The same vocabulary under the splits of others.
-    let bytes = std::fs::read(&path).unwrap();
-    let content = Content::read(&mut std::io::Cursor::new(&bytes)).unwrap();
     for splits in ["gpt-2", "llama-bpe", "smollm"] {
-        let mut entries = content.metadata.clone();
-        entries.insert("tokenizer.ggml.pre".to_owned(), Value::String(splits.to_owned()));
-        let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let mut file = std::io::Cursor::new(Vec::new());
-        write(&mut file, &entries, &[]).unwrap();
-        let file = Gguf::from_bytes(file.into_inner(), &path).unwrap();
+        let named = Value::String(splits.to_owned());
+        let file = with_entry(&path, "tokenizer.ggml.pre", named);
         compare(&file.tokenizer().unwrap(), splits);
     }
 }

@@ -14,11 +14,13 @@ use std::sync::Once;
 
 use agents::adapter::Adapter;
 use agents::backbone::checkpoint::Checkpoint;
+use agents::backbone::gguf::Gguf;
 use agents::backbone::{Architecture, Backbone, Pass, Rows, Tokens};
+use agents::chat_template::{ChatTemplate, Message};
 use agents::probe;
 use agents::seed::{Seed, Stream};
 use agents::tokenizer::Tokenizer;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use rand::Rng;
 
 /// Most bytes that reading a damaged file of a few kilobytes may take at one time.
@@ -240,6 +242,47 @@ fn damaged_checkpoints_are_refused_or_read() {
     let whole = ["llama", "bert"]
         .map(|family| (family.to_owned(), file(&golden(family).join("model.safetensors"))));
     check("model.safetensors", &whole, 300, read);
+}
+
+#[test]
+fn damaged_gguf_files_are_refused_or_read() {
+    let read = |bytes: &[u8]| {
+        let path = Path::new("model.gguf");
+        let Ok(file) = Gguf::from_bytes(bytes.to_vec(), path) else { return false };
+        let _ = file.chat_tokenizer(path);
+        let Ok(config) = file.config() else { return true };
+        let Ok(architecture) = Architecture::from_json(&config.to_string(), path) else {
+            return true;
+        };
+        for (name, shape) in architecture.weights() {
+            if file.has(&name) {
+                let _ = file.read(&name, &shape, DType::F32, &Device::Cpu);
+            }
+        }
+        true
+    };
+    check("gguf", &seeds("gguf"), 300, read);
+    let whole = ["llama-yarn-q4_0", "phi3-q8_0"]
+        .map(|name| (name.to_owned(), file(&golden(&format!("gguf/{name}.gguf")))));
+    // Most of such a file is weights, so only its beginning is damaged.
+    for (name, bytes) in &whole {
+        let (head, rest) = bytes.split_at(4096.min(bytes.len()));
+        let heads = [(name.clone(), head.to_vec())];
+        check("model.gguf", &heads, 300, |head| read(&[head, rest].concat()));
+    }
+}
+
+#[test]
+fn damaged_chat_templates_are_refused_or_rendered() {
+    let turns = [Message::new("system", "Be brief."), Message::new("user", "Where's my \"bag\"?")];
+    check("chat_template", &seeds("chat_template"), 300, |bytes| {
+        let source = String::from_utf8_lossy(bytes);
+        let template = ChatTemplate::parse(&source, Some("<s>"), Some("</s>"));
+        template.is_ok_and(|template| {
+            let _ = template.render(&turns, true);
+            true
+        })
+    });
 }
 
 /// Loads a model and an adapter of it and runs them.

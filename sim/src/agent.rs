@@ -144,15 +144,21 @@ impl AgentState {
         if let Some(FaultKind::Panic) = turn.fault {
             panic!("a panic that the scenario ordered");
         }
-        let own = &self.arguments;
         let episode = turn.episode;
-        self.open.insert(episode, own.adapter.generation());
+        self.open.insert(episode, self.arguments.adapter.generation());
+        // A chat template is foreign code: that it fails on these words is an answer like another.
+        let asked = self.prompt(turn).and_then(|tokens| Ok((tokens, self.want(turn)?)));
+        let (tokens, want) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return self.answered(episode, Err(error)),
+        };
+        let own = &self.arguments;
         let request = Request {
             key: (own.name.clone(), episode),
             backbone: Arc::clone(&own.backbone),
             adapter: Arc::clone(&own.adapter),
-            tokens: self.prompt(turn)?,
-            want: self.want(turn)?,
+            tokens,
+            want,
             answer: Answer::new(move |got| {
                 // A dead agent needs no answer: its successor asks again.
                 let _ = me.cast(AgentMessage::Answered { episode, got });
@@ -207,7 +213,7 @@ impl AgentState {
 
     fn said(&self, got: Got) -> Result<Said> {
         Ok(match got {
-            Got::Text(tokens) => {
+            Got::Text { tokens, .. } => {
                 let text = self.arguments.backbone.tokenizer.decode(&tokens)?;
                 Said::Text { text: text.trim().to_owned() }
             }

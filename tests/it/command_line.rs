@@ -1,6 +1,7 @@
 //! The command line as a user meets it: bad input ends with exit code 2 and a message that helps.
 
 use std::fs;
+use std::path::Path;
 
 use polylogue_tests::{polylogue, polylogue_with, root};
 
@@ -73,6 +74,13 @@ fn bad_models_are_refused() {
     fs::write(&weights, huge).unwrap();
     run(&["model.safetensors"]);
     fs::write(&weights, whole).unwrap();
+    let template = folder.path().join("chat_template.jinja");
+    for (text, expected) in [("{{ raise_exception('never') }}", "never"), ("{% if %}", "line 1")] {
+        fs::write(&template, text).unwrap();
+        run(&["agent `reply`", "it cannot be prompted", expected]);
+        assert!(!Path::new(&*out).exists(), "no run directory is left");
+    }
+    fs::remove_file(template).unwrap();
     let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
     fs::write(folder.path().join("config.json"), config.replace("\"llama\"", "\"gpt2\"")).unwrap();
     run(&["gpt2", "llama"]);

@@ -49,13 +49,22 @@ pub fn run(more: &[&str]) -> Ran {
     let set: Vec<&str> = SMALL.iter().chain(more).copied().collect();
     let path = root().join("scenarios/customer_service");
     let (prepared, directory) = prepared(&path, &set).expect("a run that can begin");
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let finished = runtime
-        .block_on(prepared.play(Feed::unwatched(), Control::default()))
-        .expect("a run that ends");
+    let finished = play(prepared).expect("a run that ends");
     let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
     Ran { finished, log, directory }
+}
+
+/// Plays what is ready, unwatched.
+///
+/// # Errors
+/// When the society cannot go on.
+///
+/// # Panics
+/// When there is no runtime.
+pub fn play(prepared: Prepared) -> Result<Finished, RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(prepared.play(Feed::unwatched(), Control::default()))
 }
 
 /// A scenario ready to play, and its run directory.

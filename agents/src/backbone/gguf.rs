@@ -85,10 +85,25 @@ impl Gguf {
                 file.malformed("it is one of several parts; join them with gguf-split --merge")
             );
         }
-        for name in file.content.tensor_infos.keys() {
-            file.place(name)?;
-        }
+        file.check_places()?;
         Ok(file)
+    }
+
+    /// Whether every tensor lies within the file and none over another, so that all of them together are no
+    /// longer than the file. Of several that do not, the first by name, or by place, is told.
+    fn check_places(&self) -> Result<()> {
+        let mut names: Vec<&str> = self.content.tensor_infos.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let place = |name| self.place(name).map(|(start, length)| (start, length, name));
+        let mut places = names.into_iter().map(place).collect::<Result<Vec<_>>>()?;
+        places.sort_unstable();
+        for (&(start, length, name), &(next, _, other)) in places.iter().zip(places.iter().skip(1))
+        {
+            if next - start < length as u64 {
+                return Err(self.malformed(&format!("`{name}` and `{other}` overlap")));
+            }
+        }
+        Ok(())
     }
 
     /// The chat template, where the file has one.

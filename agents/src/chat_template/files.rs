@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::ChatTemplate;
+use super::{ChatTemplate, Unusable};
 use crate::error::{ModelError, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -17,19 +17,23 @@ const LARGEST: u64 = 64 << 20;
 /// those that `generation_config.json`, or else `config.json`, names as `eos_token_id`, and the
 /// `eos_token` of `tokenizer_config.json`.
 ///
+/// A template that cannot be used is an error where it is used.
+///
 /// # Errors
-/// When a file cannot be read, is malformed or is absurdly large; the error names it.
+/// When a file cannot be read, is no JSON or is absurdly large; the error names it.
 pub(crate) fn attach(tokenizer: Tokenizer, directory: &Path) -> Result<Tokenizer> {
     let config_path = directory.join("tokenizer_config.json");
     let config = json(&config_path)?;
     let file = directory.join("chat_template.jinja");
-    let (source, path) = match text(&file)? {
-        Some(source) => (Some(source), file),
-        None => (entry(&config, &config_path)?, config_path),
-    };
-    let Some(source) = source else { return Ok(tokenizer) };
     let (bos, eos) = (token(&config, "bos_token"), token(&config, "eos_token"));
-    let template = parse(&source, bos, eos, &path)?;
+    let template = match text(&file)? {
+        Some(source) => read(&source, bos, eos, &file),
+        None => match entry(&config) {
+            Ok(None) => return Ok(tokenizer),
+            Ok(Some(source)) => read(source, bos, eos, &config_path),
+            Err(reason) => unusable(&config_path, "tokenizer configuration", reason),
+        },
+    };
     let mut ends = numbers(&json(&directory.join("generation_config.json"))?);
     if ends.is_empty() {
         ends = numbers(&json(&directory.join("config.json"))?);
@@ -38,20 +42,26 @@ pub(crate) fn attach(tokenizer: Tokenizer, directory: &Path) -> Result<Tokenizer
     Ok(tokenizer.with_chat(template, ends))
 }
 
-/// Parses a template; an error names the file that it comes from.
-///
-/// # Errors
-/// As [`ChatTemplate::parse`].
-pub(crate) fn parse(
+/// Parses a template; what is wrong with it is told, with the file that it comes from, when it is used.
+pub(crate) fn read(
     source: &str,
     bos: Option<&str>,
     eos: Option<&str>,
     path: &Path,
-) -> Result<ChatTemplate> {
-    ChatTemplate::parse(source, bos, eos).map_err(|error| match error {
-        ModelError::ChatTemplate(reason) => malformed(path, "chat template", reason),
-        other => other,
+) -> ChatTemplate {
+    ChatTemplate::parse(source, bos, eos).unwrap_or_else(|error| {
+        let reason = match error {
+            ModelError::ChatTemplate(reason) => reason,
+            other => other.to_string(),
+        };
+        unusable(path, "chat template", reason)
     })
+}
+
+/// What stands for a template that cannot be used.
+fn unusable(path: &Path, what: &'static str, reason: String) -> ChatTemplate {
+    let unusable = Unusable { path: path.into(), what, reason };
+    ChatTemplate { template: Err(unusable), tokens: Map::new() }
 }
 
 /// A file of JSON; null where there is no such file.
@@ -75,24 +85,24 @@ fn text(path: &Path) -> Result<Option<String>> {
     std::fs::read_to_string(path).map(Some).map_err(fail)
 }
 
-/// The template of a tokenizer's configuration: a text, or of a list the one named `default`.
-fn entry(config: &Value, path: &Path) -> Result<Option<String>> {
-    let refuse = |reason: String| Err(malformed(path, "tokenizer configuration", reason));
+/// The template of a tokenizer's configuration: a text, or of a list the one named `default`; or why it has
+/// none that can be used.
+fn entry(config: &Value) -> Result<Option<&str>, String> {
     match config.get("chat_template") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(source)) => Ok(Some(source.clone())),
+        Some(Value::String(source)) => Ok(Some(source)),
         Some(Value::Array(entries)) => {
             let named = |entry: &Value| entry["name"].as_str().map(str::to_owned);
             let default = entries.iter().find(|entry| entry["name"] == "default");
             match default.map(|entry| &entry["template"]) {
-                Some(Value::String(source)) => Ok(Some(source.clone())),
+                Some(Value::String(source)) => Ok(Some(source)),
                 _ => {
                     let names: Vec<String> = entries.iter().filter_map(named).collect();
-                    refuse(format!("no chat template named `default`, only {names:?}"))
+                    Err(format!("no chat template named `default`, only {names:?}"))
                 }
             }
         }
-        Some(_) => refuse("`chat_template` is neither a text nor a list".to_owned()),
+        Some(_) => Err("`chat_template` is neither a text nor a list".to_owned()),
     }
 }
 

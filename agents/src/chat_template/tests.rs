@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::prompt;
 use crate::tokenizer::Tokenizer;
 
 /// Made by tests/peers/chat.py.
@@ -75,7 +76,9 @@ fn a_bad_template_names_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let refusal = |name: &str, text: &str| {
         std::fs::write(directory.path().join(name), text).unwrap();
-        let error = Tokenizer::from_directory(directory.path()).unwrap_err();
+        // A model with a bad template can still be loaded.
+        let loaded = Tokenizer::from_directory(directory.path());
+        let error = loaded.and_then(|it| it.chat().unwrap().render(&[], true)).unwrap_err();
         error.to_string().replace(&directory.path().display().to_string(), "")
     };
     std::fs::write(directory.path().join("tokenizer.json"), TOKENIZER).unwrap();
@@ -92,6 +95,15 @@ fn a_bad_template_names_its_file() {
         refusal(config, r#"{"chat_template": "\n{% for %}"}"#),
         "/tokenizer_config.json is not a valid chat template: line 2: expected a name, found the end of the tag"
     );
+    let broken = Tokenizer::from_directory(directory.path()).unwrap();
+    assert!(prompt::understand(&broken, "hi").is_ok());
+    for error in [
+        prompt::reply(&broken, "hi", "").unwrap_err(),
+        prompt::answer(&broken, "hi").unwrap_err(),
+        prompt::stops(&broken).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("line 2: expected a name"), "{error}");
+    }
     assert!(refusal(config, "{").starts_with("/tokenizer_config.json is not a valid JSON file"));
     std::fs::remove_file(directory.path().join(config)).unwrap();
     assert_eq!(

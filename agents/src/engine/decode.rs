@@ -46,8 +46,13 @@ pub struct Row<'a> {
 pub enum Got {
     /// Probabilities in the order of the adapter's labels.
     Classes(Vec<f64>),
-    /// The tokens of a text, without the one that ended it.
-    Text(Vec<u32>),
+    /// A text.
+    Text {
+        /// Its tokens, without the one that ended it.
+        tokens: Vec<u32>,
+        /// The token that ended it; none where its length ran out.
+        stop: Option<u32>,
+    },
 }
 
 /// Runs a batch; the answers are in the order of the rows.
@@ -67,7 +72,8 @@ pub fn run(backbone: &Backbone, rows: &mut [Row<'_>]) -> Result<Vec<Got>> {
     let tokens = Tokens::pack(&prompts, &groups, device)?;
     let mut cache = KvCache::default();
     let states = network.states(&tokens, Pass::cached(&groups, &mut cache), network.depth())?;
-    let mut got: Vec<Got> = rows.iter().map(|_| Got::Text(Vec::new())).collect();
+    let mut got: Vec<Got> =
+        rows.iter().map(|_| Got::Text { tokens: Vec::new(), stop: None }).collect();
     if rows.iter().any(|row| matches!(row.want, Want::Classes)) {
         classify(network, rows, &states, &groups, &tokens, &mut got)?;
     }
@@ -145,8 +151,9 @@ fn write(
                 continue;
             };
             let token = pick(logits, *temperature, stream);
-            let Got::Text(text) = &mut got[index] else { continue };
+            let Got::Text { tokens: text, stop: ended } = &mut got[index] else { continue };
             if stop.contains(&token) {
+                *ended = Some(token);
                 continue;
             }
             text.push(token);
@@ -206,7 +213,7 @@ pub fn complete(backbone: &Backbone, prompt: &str, max_tokens: usize) -> Result<
     };
     let mut rows = [Row { adapter: None, tokens, want }];
     match run(backbone, &mut rows)?.pop() {
-        Some(Got::Text(text)) => tokenizer.decode(&text),
+        Some(Got::Text { tokens, .. }) => tokenizer.decode(&tokens),
         _ => Ok(String::new()),
     }
 }

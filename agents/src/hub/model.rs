@@ -23,18 +23,6 @@ pub struct HubModel {
 }
 
 impl HubModel {
-    /// Whose it is.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        &self.owner
-    }
-
-    /// What it is called.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The GGUF file that is meant, where it is one.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
@@ -153,7 +141,7 @@ mod tests {
     #[test]
     fn names_are_read_and_written() {
         let model: HubModel = "HuggingFaceTB/SmolLM2-135M".parse().unwrap();
-        assert_eq!((model.owner(), model.name()), ("HuggingFaceTB", "SmolLM2-135M"));
+        assert_eq!(model.repository(), "HuggingFaceTB/SmolLM2-135M");
         assert_eq!((model.revision(), model.file()), ("main", None));
         assert_eq!(model.to_string(), "HuggingFaceTB/SmolLM2-135M@main");
         let commit = "0123456789abcdef0123456789abcdef01234567";

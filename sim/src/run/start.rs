@@ -10,6 +10,7 @@ use agents::adapter::head::HeadSpec;
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::{Backbone, digest};
 use agents::learning::job::Settings;
+use agents::prompt;
 use agents::seed::Seed;
 use agents::transfer::VERDICTS;
 use serde_json::{Value, json};
@@ -49,6 +50,10 @@ pub(super) fn of(
             "it writes texts, which {} cannot: give it a decoder, or transfer.feature",
             family.name()
         ));
+    }
+    if labels.is_none() {
+        prompt::check_writer(&backbone.tokenizer)
+            .map_err(|error| format!("it cannot be prompted: {error}"))?;
     }
     let method = match plan {
         TransferPlan::Feature { .. } => Method::Frozen,

@@ -16,6 +16,8 @@ use crate::chat_template;
 use crate::error::{ModelError, Result};
 use crate::tokenizer::Tokenizer;
 
+/// Most tokens of a vocabulary: the largest known, Gemma's, has 262,144.
+const MOST_TOKENS: usize = 1 << 20;
 /// Longest piece of a SentencePiece vocabulary, in bytes.
 const LONGEST_PIECE: usize = 512;
 /// Most merges that follow from scores: Gemma's 262,144 pieces have half a million.
@@ -33,6 +35,10 @@ impl Gguf {
     /// When it is missing, malformed, or of a kind that is not known.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokens = self.texts("tokens")?;
+        if tokens.len() > MOST_TOKENS {
+            let reason = format!("{} tokens; {MOST_TOKENS} are read", tokens.len());
+            return Err(ModelError::Tokenizer(format!("the GGUF file has {reason}")));
+        }
         let kinds: Vec<i64> = self
             .array("token_type")
             .unwrap_or_default()
@@ -66,20 +72,23 @@ impl Gguf {
             },
         );
         json["added_tokens"] = added.collect();
-        Tokenizer::from_bytes(json.to_string().as_bytes())
+        let text = json.to_string();
+        // The tree takes many times the text's memory, and reading the text takes as much again.
+        drop(json);
+        Tokenizer::from_bytes(text.as_bytes())
     }
 
     /// What puts the tokens of the beginning and the end around a text, where the file or its kind says so.
     fn around(&self, tokens: &[&str]) -> Value {
         let llama3 = self.splits().is_some_and(|splits| LLAMA3.contains(&splits));
         let begins = llama3 || self.text("tokenizer.ggml.model") == Some("llama");
-        let token = |wanted: &str, usual: bool, id: &str| {
+        let token = |wanted: &str, usual: bool, key: &str| {
             let wanted = match self.entry(wanted) {
                 Some(Entry::Bool(wanted)) => *wanted,
                 _ => usual,
             };
-            let Some(Entry::U32(id)) = self.entry(id).filter(|_| wanted) else { return None };
-            tokens.get(*id as usize).map(|text| (*text, *id))
+            let id = self.id(key).filter(|_| wanted)?;
+            tokens.get(id as usize).map(|text| (*text, id))
         };
         let begin = token("add_bos_token", begins, "bos_token_id");
         let end = token("add_eos_token", false, "eos_token_id");
@@ -104,20 +113,16 @@ impl Gguf {
     /// The vocabulary with the file's chat template, where it has one; `path` is for errors.
     ///
     /// # Errors
-    /// As [`Gguf::tokenizer`], and when the template is malformed.
+    /// As [`Gguf::tokenizer`]. A malformed template is an error where it is used.
     pub fn chat_tokenizer(&self, path: &Path) -> Result<Tokenizer> {
         let tokenizer = self.tokenizer()?;
         let Some(source) = self.chat_template() else { return Ok(tokenizer) };
-        let id = |key: &str| match self.entry(key) {
-            Some(Entry::U32(id)) => Some(*id),
-            Some(Entry::I32(id)) => u32::try_from(*id).ok(),
-            _ => None,
-        };
         let tokens = self.texts("tokens")?;
-        let text = |key: &str| id(key).and_then(|id| tokens.get(id as usize).copied());
+        let text = |key: &str| self.id(key).and_then(|id| tokens.get(id as usize).copied());
         let template =
-            chat_template::parse(source, text("bos_token_id"), text("eos_token_id"), path)?;
-        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"].into_iter().filter_map(id);
+            chat_template::read(source, text("bos_token_id"), text("eos_token_id"), path);
+        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"];
+        let ends = ends.into_iter().filter_map(|key| self.id(key));
         Ok(tokenizer.with_chat(template, ends.collect()))
     }
 
@@ -196,6 +201,15 @@ impl Gguf {
 
     fn entry(&self, key: &str) -> Option<&Entry> {
         self.content.metadata.get(&format!("tokenizer.ggml.{key}"))
+    }
+
+    /// The number of a token that an entry names.
+    fn id(&self, key: &str) -> Option<u32> {
+        match self.entry(key) {
+            Some(Entry::U32(id)) => Some(*id),
+            Some(Entry::I32(id)) => u32::try_from(*id).ok(),
+            _ => None,
+        }
     }
 
     fn array(&self, key: &str) -> Option<&[Entry]> {

@@ -97,7 +97,7 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
     };
     let tokens = prompt::reply(tokenizer, &demonstration.query, &demonstration.topic).unwrap();
     let mut rows = [Row { adapter: Some(&loaded), tokens, want }];
-    let Got::Text(tokens) = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
+    let Got::Text { tokens, .. } = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
     assert_eq!(tokenizer.decode(&tokens).unwrap().trim(), demonstration.reply);
 }
 

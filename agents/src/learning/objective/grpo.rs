@@ -87,11 +87,10 @@ impl Grpo {
         let mut rewards = Vec::new();
         for (row, got) in got.into_iter().enumerate() {
             let prompt = &self.prompts[batch[row / self.group]];
-            let Got::Text(mut reply) = got else { continue };
+            let Got::Text { tokens: mut reply, stop } = got else { continue };
             rewards.push((self.reward)(prompt.key, backbone.tokenizer.decode(&reply)?.trim()));
-            if reply.len() < self.max_tokens {
-                reply.extend(self.stop.last());
-            }
+            // What was sampled is trained and no more: a reply whose length ran out did not stop.
+            reply.extend(stop);
             examples.push(TextExample { prompt: prompt.tokens.clone(), reply });
         }
         let advantages: Vec<f64> = rewards.chunks(self.group).flat_map(advantages).collect();
@@ -123,7 +122,47 @@ fn advantages(rewards: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use candle_core::Device;
+
     use super::*;
+    use crate::adapter::{AdapterSpec, Method};
+    use crate::backbone::builtin;
+
+    #[test]
+    fn only_what_was_sampled_is_trained() {
+        let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
+        let spec = AdapterSpec { method: Method::Frozen, head: None };
+        let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+        let tokens = backbone.tokenizer.encode_with_specials("where is my bag", 99).unwrap();
+        let sampled = |prompt: &[u32], max_tokens: usize, stop: Vec<u32>| {
+            let turns = AtomicUsize::new(0);
+            let grpo = Grpo {
+                prompts: vec![Prompt { key: 0, tokens: prompt.to_vec() }],
+                group: 8,
+                temperature: 2.0,
+                max_tokens,
+                stop,
+                // Every other reply is good, so that all carry a signal.
+                reward: Arc::new(move |_, _| (turns.fetch_add(1, Ordering::Relaxed) % 2) as f64),
+            };
+            let sampled = grpo.sample(&backbone, &adapter, &[0], Seed::new(2)).unwrap();
+            sampled.replies.into_iter().map(|(example, _)| example.reply).collect::<Vec<_>>()
+        };
+        let free = sampled(&tokens, 3, Vec::new());
+        assert!(free.len() == 8 && free.iter().all(|reply| reply.len() == 3), "{free:?}");
+        // Whichever token ends a reply, the same draws are made, and those are trained.
+        let every: Vec<u32> = (0..backbone.tokenizer.vocabulary() as u32).collect();
+        let firsts: Vec<Vec<u32>> = free.iter().map(|reply| reply[..1].to_vec()).collect();
+        assert_eq!(sampled(&tokens, 3, every.clone()), firsts);
+        // Where the positions run out first, a reply ends without a stop too.
+        let room = backbone.network.architecture().positions - 2;
+        let full: Vec<u32> = tokens.iter().copied().cycle().take(room).collect();
+        let cut = sampled(&full, 99, Vec::new());
+        let unsaid = every.iter().find(|token| !cut.concat().contains(token)).copied();
+        assert_eq!(sampled(&full, 99, unsaid.into_iter().collect()), cut);
+    }
 
     #[test]
     fn equal_rewards_give_no_signal_and_others_are_standardised() {

@@ -58,7 +58,8 @@ fn a_model_of_the_hub_is_named_with_its_revision() {
     let folder = folder(&text("hub = \"HuggingFaceTB/SmolLM2-135M@v1.0\""));
     let scenario = load(folder.path(), &[], None).unwrap();
     let BackboneSource::Hub(model) = &scenario.backbones["base"].source else { panic!() };
-    assert_eq!((model.name(), model.revision()), ("SmolLM2-135M", "v1.0"));
+    let named = (model.repository(), model.revision());
+    assert_eq!(named, ("HuggingFaceTB/SmolLM2-135M".to_owned(), "v1.0"));
     for wrong in ["SmolLM2-135M", "../..", "a/b@../c", "https://huggingface.co/a/b", ""] {
         std::fs::write(folder.path().join(FILE_NAME), text(&format!("hub = \"{wrong}\""))).unwrap();
         let problems = load(folder.path(), &[], None).unwrap_err();

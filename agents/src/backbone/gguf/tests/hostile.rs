@@ -102,6 +102,29 @@ fn counts_and_sizes_are_bounded() {
     }
 }
 
+/// A small file cannot ask for more memory than it is long, however many tensors it has.
+#[test]
+fn tensors_do_not_overlap() {
+    let with = |first: u64, second: u64| {
+        let tensors = [tensor("b", &[8], 0, first), tensor("a", &[8], 0, second)];
+        open(header(2, 1, &[&llama(), &tensors[0], &tensors[1], &[0; 128]]))
+    };
+    assert!(with(0, 32).is_ok() && with(32, 0).is_ok());
+    for (first, second) in [(0, 0), (0, 28), (28, 0)] {
+        let found = with(first, second).unwrap_err().to_string();
+        assert!(found.ends_with(" overlap"), "{first} {second}: {found}");
+    }
+    assert!(with(0, 28).unwrap_err().to_string().contains("`b` and `a` overlap"));
+}
+
+#[test]
+fn of_several_bad_tensors_the_first_by_name_is_told() {
+    let tensors: Vec<u8> =
+        (0..40).rev().flat_map(|t| tensor(&format!("t{t:02}"), &[4], 0, 1 << 20)).collect();
+    let found = open(header(40, 1, &[&llama(), &tensors, &[0; 64]])).unwrap_err().to_string();
+    assert!(found.contains("`t00` of shape"), "{found}");
+}
+
 #[test]
 fn alignments_are_checked() {
     let aligned = |kind: u32, value: &[u8]| {
@@ -172,6 +195,11 @@ fn vocabularies_are_checked() {
     let scores = |scores: &[f32]| Value::Array(scores.iter().map(|&s| Value::F32(s)).collect());
     for (what, changes, expected) in [
         ("none", vec![], "has no tokens"),
+        (
+            "too many",
+            vec![("tokens", texts(&vec!["a"; (1 << 20) + 1]))],
+            "1048577 tokens; 1048576 are read",
+        ),
         ("numbers", vec![("tokens", scores(&[1.0]))], "has no tokens"),
         ("no kind", vec![ab()], "kind \"none\""),
         ("a kind", vec![ab(), ("model", name("bert"))], "kind \"bert\""),
