@@ -191,7 +191,7 @@ fn generate(backbone: &Backbone, adapter: Option<&Adapter>, request: &Request) -
     let written: Vec<Vec<u32>> = decode::run(backbone, &mut rows)?
         .into_iter()
         .map(|got| match got {
-            Got::Text(tokens) => tokens,
+            Got::Text { tokens, .. } => tokens,
             Got::Classes(_) => Vec::new(),
         })
         .collect();
