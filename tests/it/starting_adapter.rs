@@ -62,7 +62,8 @@ fn shown(from: &Path, to: &Path, most: usize) -> Vec<String> {
         let query = line["text"].as_str().unwrap();
         let prompt = format!("customer: {query}\ntopic:");
         let row = serde_json::json!({ "text": prompt, "intent": line["intent"] });
-        text.push_str(&format!("{row}\n"));
+        text.push_str(&row.to_string());
+        text.push('\n');
         queries.push(query.to_owned());
     }
     std::fs::write(to, text).unwrap();
