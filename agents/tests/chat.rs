@@ -149,6 +149,7 @@ fn a_gguf_file_brings_its_template() {
         let entries = [
             ("general.architecture", Value::String("llama".to_owned())),
             ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.pre", Value::String("gpt-2".to_owned())),
             ("tokenizer.ggml.tokens", texts(&["<b>", "<e>", "<t>", "h", "i", "hi"])),
             ("tokenizer.ggml.merges", texts(&["h i"])),
             (

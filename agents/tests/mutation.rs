@@ -75,6 +75,8 @@ static ALLOCATOR: Counting = Counting;
 fn watch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static SILENCE: Once = Once::new();
     SILENCE.call_once(|| {
+        // With RUST_BACKTRACE, the first error that is shown reads all debug information.
+        let _ = candle_core::Error::Msg(String::new()).bt().to_string();
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if !WATCHED.get() {
