@@ -173,7 +173,7 @@ def sentiment(figures, ours, directory, wanted):
         figures.add(f"intent.sklearn.sentiment.{name}.half_interval", half, "share")
     sources = [part for label, path in files.items() for part in ("--train", f"{label}={path}")]
     sources += ["--folds", FOLDS, "--model", directory]
-    settings = {"frozen": ["--method", "frozen"], "lora": ["--method", "lora", "--probe-first"]}
+    settings = {"frozen": ["--method", "frozen"], "lora": ["--method", "lora", "--dropout", "0.1", "--epochs", "1"]}
     for method, more in settings.items():
         if f"sentiment-{method}" not in wanted:
             continue
