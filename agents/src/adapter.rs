@@ -30,6 +30,7 @@ use self::lora::LoraSpec;
 use self::update::Update;
 use self::vera::VeraSpec;
 use crate::backbone::block::{Block, Outer, find};
+use crate::backbone::digest::hexadecimal;
 use crate::backbone::names::Module;
 use crate::backbone::{Architecture, Backbone};
 use crate::error::{ModelError, Result};
@@ -286,7 +287,7 @@ impl Adapter {
                 hash.update(value.to_le_bytes());
             }
         }
-        Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&hash.finalize()[..8]))
     }
 
     /// How many columns its virtual tokens take.

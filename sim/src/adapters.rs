@@ -158,10 +158,7 @@ pub fn merge(
     without_head: bool,
     out: &Path,
 ) -> Result<Shown, AdapterError> {
-    refuse_used(out)?;
-    let (backbone, files) = models.with_files(model)?;
-    let fail = |error| AdapterError::adapter(adapter, error);
-    let loaded = Adapter::load(adapter, &backbone).map_err(fail)?;
+    let Rewriting { backbone, files, loaded } = Rewriting::open(model, &mut models, adapter, out)?;
     if loaded.head().is_some() && !without_head {
         return Err(AdapterError::setting(
             format!("the adapter {} has a head, and a merged model has none", path(adapter)),
@@ -175,7 +172,8 @@ pub fn merge(
             "it is a head alone; there is nothing to merge",
         ));
     }
-    let merged = merge::merge(&loaded, &backbone).map_err(fail)?;
+    let merged =
+        merge::merge(&loaded, &backbone).map_err(|error| AdapterError::adapter(adapter, error))?;
     files.write(&merged, out).map_err(|error| AdapterError::output(out, error))?;
     Ok(Shown { trained: loaded.trainable(), ..Shown::of(&loaded.spec().method) })
 }
@@ -190,10 +188,7 @@ pub fn unmerge(
     adapter: &Path,
     out: &Path,
 ) -> Result<Shown, AdapterError> {
-    refuse_used(out)?;
-    let (backbone, files) = models.with_files(model)?;
-    let fail = |error| AdapterError::adapter(adapter, error);
-    let loaded = Adapter::load(adapter, &backbone).map_err(fail)?;
+    let Rewriting { backbone, files, loaded } = Rewriting::open(model, &mut models, adapter, out)?;
     match &loaded.spec().method {
         // Its scale was computed from the weights before the merge.
         Method::Lora(lora) if lora.dora => Err(AdapterError::setting(
@@ -206,9 +201,32 @@ pub fn unmerge(
         )),
         _ => Ok(()),
     }?;
-    let base = merge::unmerge(&loaded, &backbone).map_err(fail)?;
+    let base = merge::unmerge(&loaded, &backbone)
+        .map_err(|error| AdapterError::adapter(adapter, error))?;
     files.write(&base, out).map_err(|error| AdapterError::output(out, error))?;
     Ok(Shown { trained: loaded.trainable(), ..Shown::of(&loaded.spec().method) })
+}
+
+/// A model that will be written again into a folder, and the adapter that changes it.
+struct Rewriting {
+    backbone: Backbone,
+    files: ModelFiles,
+    loaded: Adapter,
+}
+
+impl Rewriting {
+    fn open(
+        model: &str,
+        models: &mut Models<'_>,
+        adapter: &Path,
+        out: &Path,
+    ) -> Result<Self, AdapterError> {
+        refuse_used(out)?;
+        let (backbone, files) = models.with_files(model)?;
+        let loaded = Adapter::load(adapter, &backbone)
+            .map_err(|error| AdapterError::adapter(adapter, error))?;
+        Ok(Self { backbone, files, loaded })
+    }
 }
 
 /// Where models come from: the hub and who is told of what is fetched.

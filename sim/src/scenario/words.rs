@@ -3,6 +3,7 @@
 //! The schema, the checks and their advice all read these tables; a new choice is one line here.
 
 use agents::adapter::lora::Init;
+use agents::backbone::builtin;
 use agents::backbone::names::Module;
 use agents::learning::optimizer::{AdamW, Lion, Method, Sgd};
 use agents::learning::schedule::Shape;
@@ -10,8 +11,7 @@ use agents::learning::schedule::Shape;
 use super::{BackboneSource, FaultKind, Labels, Signal};
 
 /// Pretrained networks inside the binary.
-pub(super) const BUILTINS: [(&str, BackboneSource); 1] =
-    [("polylogue-tiny", BackboneSource::Builtin)];
+pub(super) const BUILTINS: [(&str, BackboneSource); 1] = [(builtin::NAME, BackboneSource::Builtin)];
 
 /// What classifiers tell apart.
 pub(super) const LABELS: [(&str, Labels); 2] =
