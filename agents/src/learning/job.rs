@@ -86,6 +86,9 @@ pub struct Settings {
     pub warm_up: WarmUp,
     /// Share of a class's target that is spread over all classes; for labels only, not for replies.
     pub label_smoothing: f64,
+    /// How far classes are treated as equally likely, whatever their share of the examples: 0 not at all, 1
+    /// fully (logit adjustment).
+    pub logit_adjustment: f64,
     /// Most tokens that go forward and backward at once on one thread.
     pub micro_batch_tokens: usize,
     /// Whether activations are computed again instead of kept: less memory, more work.
@@ -99,6 +102,7 @@ impl Default for Settings {
             shape: Shape::default(),
             warm_up: WarmUp::Share(0.1),
             label_smoothing: 0.0,
+            logit_adjustment: 0.0,
             micro_batch_tokens: 256,
             recompute: false,
         }
@@ -176,7 +180,8 @@ impl Job {
     pub fn new(backbone: Arc<Backbone>, from: Arc<Adapter>, spec: JobSpec) -> Result<Self> {
         let objective = match spec.lesson {
             Lesson::Supervised(examples) => {
-                Objective::Supervised(Supervised::new(&backbone, &from, examples)?)
+                let strength = spec.settings.logit_adjustment;
+                Objective::Supervised(Supervised::new(&backbone, &from, examples, strength)?)
             }
             Lesson::Grpo(grpo) => {
                 grpo.check()?;

@@ -154,6 +154,9 @@ impl Stage {
         number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
         let share = stage.settings.label_smoothing;
         number(&format!("{place}label_smoothing"), share, (0.0..1.0).contains(&share), "0 to 1")?;
+        let strength = stage.settings.logit_adjustment;
+        let fits = (0.0..=2.0).contains(&strength);
+        number(&format!("{place}logit_adjustment"), strength, fits, "0 to 2")?;
         if let WarmUp::Share(rise) = warm_up {
             number(&format!("{place}rise"), rise, (0.0..=1.0).contains(&rise), "0 to 1")?;
         }
@@ -220,6 +223,9 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     if let Some(share) = typed.label_smoothing {
         settings.label_smoothing = share;
+    }
+    if let Some(strength) = typed.logit_adjustment {
+        settings.logit_adjustment = strength;
     }
     if let Some(tokens) = typed.micro_batch_tokens {
         settings.micro_batch_tokens = tokens;

@@ -156,6 +156,8 @@ pub struct StageRecipe {
     pub rise: Option<f64>,
     /// Share of a class's target that is spread over all classes.
     pub label_smoothing: Option<f64>,
+    /// How far classes are treated as equally likely, whatever their share of the examples.
+    pub logit_adjustment: Option<f64>,
     /// Most tokens that a thread takes at once.
     pub micro_batch_tokens: Option<usize>,
     /// Whether activations are computed again instead of kept.

@@ -4,7 +4,7 @@
 //! job, because it cannot change. A batch may be computed in parts: a loss here is a sum, to be divided by
 //! the [`Supervised::weight`] of the whole batch.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 
 use super::{Batch, TextExample, Way, replies};
@@ -126,6 +126,21 @@ impl Examples {
         }
     }
 
+    /// How many examples, or tags, each class has.
+    fn counts(&self, classes: usize) -> Vec<usize> {
+        let mut counts = vec![0; classes];
+        let mut add = |class: usize| counts.get_mut(class).map(|count| *count += 1);
+        match self {
+            Self::Classes(examples) => examples.iter().for_each(|e| _ = add(e.label)),
+            Self::Features { labels, .. } => labels.iter().for_each(|&label| _ = add(label)),
+            Self::Tags(examples) => {
+                examples.iter().flat_map(|e| e.tags.iter().flatten()).for_each(|&tag| _ = add(tag));
+            }
+            Self::Texts(_) => {}
+        }
+        counts
+    }
+
     fn suit(&self, adapter: &Adapter) -> bool {
         match (self, adapter.head()) {
             (Self::Texts(_), None) => true,
@@ -146,11 +161,18 @@ pub struct Supervised {
     examples: Examples,
     /// Features of every example, where nothing below the head is trained.
     features: Option<Tensor>,
+    /// What is added to the logits of the classes `[classes]` while they are learned.
+    adjustment: Option<Tensor>,
 }
 
 impl Supervised {
     /// Checks that the examples suit the adapter and computes what stays fixed.
-    pub(crate) fn new(backbone: &Backbone, adapter: &Adapter, examples: Examples) -> Result<Self> {
+    pub(crate) fn new(
+        backbone: &Backbone,
+        adapter: &Adapter,
+        examples: Examples,
+        logit_adjustment: f64,
+    ) -> Result<Self> {
         if examples.is_empty() {
             return Err(ModelError::Examples("there are no examples".to_owned()));
         }
@@ -166,7 +188,14 @@ impl Supervised {
             (Examples::Features { features, .. }, _) => Some(features.0.clone()),
             _ => None,
         };
-        Ok(Self { examples, features })
+        let adjustment = match adapter.head() {
+            Some(_) if logit_adjustment > 0.0 => {
+                let counts = examples.counts(adapter.labels().len());
+                Some(adjustment(&counts, logit_adjustment, backbone.network.device())?)
+            }
+            _ => None,
+        };
+        Ok(Self { examples, features, adjustment })
     }
 
     /// Number of examples.
@@ -217,7 +246,7 @@ impl Supervised {
     /// Gradients of the loss over the examples at `batch`, divided by `weight`.
     pub(crate) fn gradients(&self, batch: &[usize], way: &Way<'_>) -> Result<Gradients> {
         if let Some(features) = self.fixed(batch)? {
-            let loss = class_loss(way, &features, &self.labels(batch))?;
+            let loss = self.class_loss(way, &features, &self.labels(batch))?;
             return Gradients::of(&(loss / way.weight)?, way.tracked);
         }
         let ready = match &self.examples {
@@ -229,28 +258,96 @@ impl Supervised {
                 let texts: Vec<&[u32]> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
                 if head_of(way.adapter)?.pooling == Pooling::Layers {
                     let features = batch_features(way.backbone, way.adapter, &texts, way.dropout)?;
-                    let loss = class_loss(way, &features, &self.labels(batch))?;
+                    let loss = self.class_loss(way, &features, &self.labels(batch))?;
                     return Gradients::of(&(loss / way.weight)?, way.tracked);
                 }
-                pooled_classes(way, &texts, self.labels(batch))?
+                self.pooled_classes(way, &texts, self.labels(batch))?
             }
             Examples::Features { .. } => {
                 return Err(ModelError::Examples("features belong to a frozen model".to_owned()));
             }
             Examples::Tags(examples) => {
                 let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
-                tags(way, &chosen)?
+                self.tags(way, &chosen)?
             }
         };
         way.gradients(ready)
     }
+
+    /// Summed cross-entropy of features on their classes.
+    fn class_loss(&self, way: &Way<'_>, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        let labels = Tensor::new(labels, features.device())?;
+        let logits = self.adjusted(head_of(way.adapter)?.logits(features)?)?;
+        Ok(smoothed(&logits, &labels, way.label_smoothing)?.sum_all()?)
+    }
+
+    /// Texts with a class each, pooled from the final hidden states.
+    fn pooled_classes<'a>(
+        &'a self,
+        way: &'a Way<'a>,
+        texts: &[&[u32]],
+        labels: Vec<u32>,
+    ) -> Result<Batch<'a>> {
+        let network = &way.backbone.network;
+        let pooling = head_of(way.adapter)?.pooling;
+        let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
+        let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
+        let tokens = Tokens::pack(&rows, &owners, network.device())?;
+        let places = tokens.clone();
+        let loss = move |hidden: &Tensor| {
+            self.class_loss(way, &pooled(network, hidden, &places, pooling)?, &labels)
+        };
+        Ok(Batch { tokens, loss: Box::new(loss) })
+    }
+
+    /// Texts with a class for each token.
+    fn tags<'a>(&'a self, way: &'a Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
+        let device = way.backbone.network.device();
+        let head = head_of(way.adapter)?;
+        let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
+        let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
+        let tokens = Tokens::pack(&rows, &owners, device)?;
+        let width = tokens.width();
+        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        for (row, example) in examples.iter().enumerate() {
+            for (column, tag) in tokens.text(row).zip(&example.tags) {
+                if let Some(tag) = tag {
+                    places.push((row * width + column) as u32);
+                    targets.push(*tag as u32);
+                }
+            }
+        }
+        if targets.is_empty() {
+            return Err(ModelError::Examples("no token of these texts has a tag".to_owned()));
+        }
+        let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
+        let loss = move |hidden: &Tensor| {
+            let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
+            let logits = self.adjusted(head.logits(&at)?)?;
+            Ok(smoothed(&logits, &targets, way.label_smoothing)?.sum_all()?)
+        };
+        Ok(Batch { tokens, loss: Box::new(loss) })
+    }
+
+    /// The logits as they are learned.
+    fn adjusted(&self, logits: Tensor) -> Result<Tensor> {
+        match &self.adjustment {
+            Some(adjustment) => Ok(logits.broadcast_add(adjustment)?),
+            None => Ok(logits),
+        }
+    }
 }
 
-/// Summed cross-entropy of features on their classes.
-fn class_loss(way: &Way<'_>, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    let labels = Tensor::new(labels, features.device())?;
-    let logits = head_of(way.adapter)?.logits(features)?;
-    Ok(smoothed(&logits, &labels, way.label_smoothing)?.sum_all()?)
+/// `strength · ln p` of each class, `p` being its share of the examples (Menon et al. 2020, arXiv 2007.07314).
+///
+/// A classifier that learns with it and speaks without it treats all classes as equally likely. A class without
+/// examples counts as half of one.
+fn adjustment(counts: &[usize], strength: f64, device: &Device) -> Result<Tensor> {
+    let all: usize = counts.iter().sum();
+    let share = |&count: &usize| (count as f64).max(0.5) / all.max(1) as f64;
+    let values: Vec<f32> =
+        counts.iter().map(|count| (strength * share(count).ln()) as f32).collect();
+    Ok(Tensor::new(values, device)?)
 }
 
 /// Cross-entropy in nats of each row of `logits` `[n, classes]` with a share `smoothing` of the target spread
@@ -324,53 +421,21 @@ fn head_of(adapter: &Adapter) -> Result<&Head> {
     adapter.head().ok_or_else(reason)
 }
 
-/// Texts with a class each, pooled from the final hidden states.
-fn pooled_classes<'a>(way: &'a Way<'a>, texts: &[&[u32]], labels: Vec<u32>) -> Result<Batch<'a>> {
-    let network = &way.backbone.network;
-    let pooling = head_of(way.adapter)?.pooling;
-    let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
-    let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
-    let tokens = Tokens::pack(&rows, &owners, network.device())?;
-    let places = tokens.clone();
-    let loss = move |hidden: &Tensor| {
-        class_loss(way, &pooled(network, hidden, &places, pooling)?, &labels)
-    };
-    Ok(Batch { tokens, loss: Box::new(loss) })
-}
-
-/// Texts with a class for each token.
-fn tags<'a>(way: &'a Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
-    let device = way.backbone.network.device();
-    let head = head_of(way.adapter)?;
-    let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
-    let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
-    let tokens = Tokens::pack(&rows, &owners, device)?;
-    let width = tokens.width();
-    let (mut places, mut targets) = (Vec::new(), Vec::new());
-    for (row, example) in examples.iter().enumerate() {
-        for (column, tag) in tokens.text(row).zip(&example.tags) {
-            if let Some(tag) = tag {
-                places.push((row * width + column) as u32);
-                targets.push(*tag as u32);
-            }
-        }
-    }
-    if targets.is_empty() {
-        return Err(ModelError::Examples("no token of these texts has a tag".to_owned()));
-    }
-    let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
-    let loss = move |hidden: &Tensor| {
-        let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
-        Ok(smoothed(&head.logits(&at)?, &targets, way.label_smoothing)?.sum_all()?)
-    };
-    Ok(Batch { tokens, loss: Box::new(loss) })
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     use super::*;
+
+    /// Menon et al., equation 10: a class with a tenth of the examples starts `ln 9` below one with the rest.
+    #[test]
+    fn rare_classes_are_learned_as_if_they_were_common() {
+        let add = adjustment(&[9, 1, 0], 1.0, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+        assert!((add[0] - add[1] - 9f32.ln()).abs() < 1e-6, "{add:?}");
+        assert!((add[1] - add[2] - 2f32.ln()).abs() < 1e-6, "{add:?}");
+        let half = adjustment(&[9, 1, 0], 0.5, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+        assert!((half[0] * 2.0 - add[0]).abs() < 1e-6);
+    }
 
     /// `torch.nn.functional.cross_entropy(…, label_smoothing=0.1, reduction="none")` of torch 2.15.
     #[test]
