@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Reads a number. One that is not finite was written as null, and is none.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +75,7 @@ pub enum Said {
         /// The class.
         label: String,
         /// Probability of the class.
+        #[serde(deserialize_with = "number")]
         confidence: f64,
     },
     /// A text.
@@ -80,6 +86,7 @@ pub enum Said {
     /// A probability that the query is resolved.
     Verdict {
         /// From 0 to 1.
+        #[serde(deserialize_with = "number")]
         resolved: f64,
     },
 }
@@ -90,10 +97,13 @@ pub struct Scores {
     /// Number of queries.
     pub items: usize,
     /// Share of queries whose intent was recognised.
+    #[serde(deserialize_with = "number")]
     pub intent_accuracy: f64,
     /// Share of replies that resolve their query.
+    #[serde(deserialize_with = "number")]
     pub resolved_rate: f64,
     /// Area under the evaluator's ROC curve on pairs of a right and a wrong reply to each query.
+    #[serde(deserialize_with = "number")]
     pub evaluator_auc: f64,
 }
 
@@ -130,8 +140,10 @@ pub enum EventKind {
         /// Optimiser steps.
         steps: usize,
         /// Loss of the first step.
+        #[serde(deserialize_with = "number")]
         loss_before: f64,
         /// Loss of the last step.
+        #[serde(deserialize_with = "number")]
         loss_after: f64,
     },
     /// A task instance began.
@@ -171,10 +183,12 @@ pub enum EventKind {
         /// Whether it was recognised.
         intent_correct: bool,
         /// Share of the required contents that the reply has, from 0 to 1.
+        #[serde(deserialize_with = "number")]
         reward: f64,
         /// Whether all of them are there.
         resolved: bool,
         /// The evaluator's probability that they are.
+        #[serde(deserialize_with = "number")]
         verdict: f64,
     },
     /// A condition for learning was met.
@@ -186,6 +200,7 @@ pub enum EventKind {
         /// Who shall learn.
         agent: AgentName,
         /// The value that the rule looked at.
+        #[serde(deserialize_with = "number")]
         value: f64,
         /// The job it starts; none while the agent is already learning or has nothing to learn from.
         job: Option<u64>,
@@ -214,8 +229,10 @@ pub enum EventKind {
         /// The step, from 1.
         step: usize,
         /// Its loss.
+        #[serde(deserialize_with = "number")]
         loss: f64,
         /// Norm of its gradient before clipping.
+        #[serde(deserialize_with = "number")]
         norm: f64,
         /// Mean reward of sampled replies, for `grpo`.
         reward: Option<f64>,

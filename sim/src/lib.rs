@@ -15,6 +15,7 @@
 //! - [`training`]: triggers, lessons, the trainer
 //! - [`event`]: everything anyone can observe
 //! - [`recorder`]: the run directory and its log
+//! - [`recording`]: a run directory read back
 //! - [`feed`]: events on their way to screens
 //! - [`summary`]: what a run came to
 //! - [`report`]: several runs side by side
@@ -39,6 +40,7 @@ pub mod metric;
 pub mod pretraining;
 pub mod protocol;
 pub mod recorder;
+pub mod recording;
 pub mod report;
 pub mod run;
 pub mod scenario;

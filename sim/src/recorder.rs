@@ -4,6 +4,8 @@
 //! and binary; wall times stand in `times.jsonl`. Loses nothing: an event that cannot be written fails
 //! the run.
 
+mod visible;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -74,8 +76,7 @@ impl Recorder {
     /// # Errors
     /// When the disk refuses it.
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
-        let line =
-            serde_json::to_string(event).map_err(|e| failure(&self.directory, e.to_string()))?;
+        let line = visible::line(event).map_err(|e| failure(&self.directory, e.to_string()))?;
         let result = writeln!(self.events, "{line}");
         self.check(result, "events.jsonl")
     }

@@ -1,17 +1,22 @@
 //! Several runs side by side: means with 95 % intervals, grouped by the folder that runs lie in.
 //!
-//! Reads `summary.json` files and nothing else.
+//! Reads `summary.json`, and the recording where there is none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::event::Scores;
 use crate::metric::interval::mean_interval;
+use crate::recording;
+use crate::scenario::suggestion::{message, quote};
 use crate::summary::Summary;
+
+/// The largest summary that is read, in bytes.
+const LARGEST_SUMMARY: u64 = 16 << 20;
 
 /// Why a run directory cannot be reported on.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} is not the directory of a finished run: {reason}")]
+#[error("{} is not the directory of a finished run: {reason}", message(path.display()))]
 pub struct ReportError {
     /// The directory.
     pub path: PathBuf,
@@ -36,7 +41,7 @@ pub fn table(directories: &[PathBuf]) -> Result<String, ReportError> {
     let mut groups: BTreeMap<String, Vec<Summary>> = BTreeMap::new();
     for directory in directories {
         let parent = directory.parent().and_then(Path::file_name);
-        let group = parent.map_or_else(|| "runs".to_owned(), |p| p.to_string_lossy().into_owned());
+        let group = parent.map_or_else(|| "runs".to_owned(), |p| cell(&p.to_string_lossy()));
         groups.entry(group).or_default().push(read(directory)?);
     }
     let mut lines = vec![
@@ -56,6 +61,12 @@ pub fn table(directories: &[PathBuf]) -> Result<String, ReportError> {
     Ok(lines.join("\n"))
 }
 
+/// A folder's name in a table: harmless in a terminal and in Markdown.
+fn cell(name: &str) -> String {
+    let quoted = quote(name);
+    quoted.trim_matches('`').replace('|', "/")
+}
+
 fn shown(values: &[f64]) -> String {
     let (mean, half) = mean_interval(values);
     if half.is_nan() { format!("{mean:.3}") } else { format!("{mean:.3} ± {half:.3}") }
@@ -64,8 +75,28 @@ fn shown(values: &[f64]) -> String {
 fn read(directory: &Path) -> Result<Summary, ReportError> {
     let refuse = |reason: String| ReportError { path: directory.into(), reason };
     let path = directory.join("summary.json");
-    let text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))
+    let summary = match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.len() > LARGEST_SUMMARY => {
+            Err("summary.json is too large".to_owned())
+        }
+        Ok(_) => std::fs::read_to_string(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|text| serde_json::from_str(&text).map_err(|e| format!("summary.json: {e}"))),
+        Err(_) => from_recording(directory),
+    };
+    summary.map_err(|reason| refuse(message(reason)))
+}
+
+/// The same from the events: a summary is a fold over them.
+fn from_recording(directory: &Path) -> Result<Summary, String> {
+    let survey = recording::survey(directory).map_err(|error| error.to_string())?;
+    if !survey.finished {
+        return Err(format!(
+            "its recording has no end, the last tick in it is {}",
+            survey.last_tick
+        ));
+    }
+    Ok(survey.summary)
 }
 
 #[cfg(test)]
@@ -93,6 +124,27 @@ mod tests {
         let table = table(&directories).unwrap();
         // t(0.975, 1 degree of freedom) = 12.706; the standard error of 0.5 and 0.7 is 0.1.
         let row = "| with | 2 | intent accuracy | 0.200 ± 0.000 | 0.600 ± 1.271 | 0.400 ± 1.271 |";
+        assert!(table.contains(row), "{table}");
+    }
+
+    #[test]
+    fn a_recording_without_a_summary_is_reported_once_it_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("hostile|\u{202e}\u{1b}[2J").join("1");
+        std::fs::create_dir_all(&directory).unwrap();
+        let line =
+            |seq: u64, kind: &str| format!("{{\"seq\":{seq},\"tick\":{seq},\"event\":{kind}}}\n");
+        let scores = r#""scores":{"items":4,"intent_accuracy":0.25,"resolved_rate":0.0,"evaluator_auc":0.5}"#;
+        let mut log = "{\"format\":\"polylogue-events/1\"}\n".to_owned();
+        log += &line(0, &format!(r#"{{"holdout_scored":{{"phase":"before",{scores}}}}}"#));
+        log += &line(1, &format!(r#"{{"holdout_scored":{{"phase":"after",{scores}}}}}"#));
+        std::fs::write(directory.join("events.jsonl"), &log).unwrap();
+        let refused = table(std::slice::from_ref(&directory)).unwrap_err().to_string();
+        assert!(refused.contains("has no end, the last tick in it is 1"), "{refused}");
+        log += &line(2, r#"{"run_finished":{"episodes":1,"stopped":false,"generations":{}}}"#);
+        std::fs::write(directory.join("events.jsonl"), &log).unwrap();
+        let table = table(&[directory]).unwrap();
+        let row = r"| hostile/\u{202e}\u{1b}[2J | 1 | intent accuracy | 0.250 | 0.250 | 0.000 |";
         assert!(table.contains(row), "{table}");
     }
 

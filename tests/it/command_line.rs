@@ -144,3 +144,38 @@ fn plain_lines_tell_the_whole_story() {
     }
     assert!(!text.contains('\u{1b}'), "no escape sequences in plain lines");
 }
+
+#[test]
+fn a_recording_is_told_in_the_lines_of_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run").to_string_lossy().into_owned();
+    let mut arguments = vec!["run", SCENARIO, "--out", &out, "--display", "plain"];
+    for set in polylogue_tests::SMALL.into_iter().chain(["episodes=8"]) {
+        arguments.extend(["--set", set]);
+    }
+    let told = |arguments: &[&str]| {
+        let output = polylogue(arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // The wall time in the summary is not part of what happened.
+        text.lines().filter(|line| !line.contains(" episodes in ")).map(str::to_owned).collect()
+    };
+    let live: Vec<String> = told(&arguments);
+    let replay = ["replay", &out, "--display", "plain"];
+    assert!(live.iter().any(|line| line.contains("tick")) && told(&replay) == live);
+    assert_eq!(told(&[&replay[..], &["--speed", "4096"]].concat()), live);
+    let last = live.iter().rposition(|line| line.starts_with("tick")).unwrap();
+    let tick = live[last].split_whitespace().nth(1).unwrap();
+    let late = told(&[&replay[..], &["--from", tick]].concat());
+    assert!(late.len() < live.len() && late.contains(&live[last]), "{late:?}");
+    refused(&["replay", "no/such/run"], &["no/such/run holds no events.jsonl"]);
+    refused(&["replay", &out, "--speed", "0"], &["choose from"]);
+    let log = format!("{out}/events.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, &text[..text.len() - 30]).unwrap();
+    let output = polylogue(&replay);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("the recording was cut off"), "{said}");
+    fs::write(&log, text.replace("\"seq\":7,", "\"seq\":8,")).unwrap();
+    refused(&replay, &["line 9 is damaged", "event 8 stands where 7 should"]);
+}

@@ -4,6 +4,8 @@
 //! waits. Drawing is in [`crate::view`] and changes nothing. Commands reach the run through a closure, so
 //! a live run and a recording are driven by the same screen.
 
+pub(crate) mod replay;
+
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use sim::event::Event;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::replay::Replay;
 use crate::input::Input;
 use crate::keys::{self, Action, Key};
 use crate::state::State;
@@ -28,7 +31,7 @@ const FRAME: Duration = Duration::from_millis(50);
 const BATCH: usize = 512;
 
 /// What the loop must ask of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Command {
     /// Hold the run after this tick.
     Pause,
@@ -38,6 +41,12 @@ pub(crate) enum Command {
     Stop,
     /// Take the screen down now. Where the run still goes on, the person does not want to wait for it.
     Leave,
+    /// Play a recording so many times as fast as its run was.
+    Pace(f64),
+    /// Play one tick of a recording, and hold it.
+    Step,
+    /// Show a recording as it was when this tick ended.
+    Seek(u64),
 }
 
 /// What does not change while the screen is up.
@@ -117,6 +126,8 @@ pub(crate) struct App {
     pub(crate) paused: bool,
     /// Whether the person asked the run to end.
     pub(crate) stopping: bool,
+    /// The recording that is shown; none for a run that goes on.
+    pub(crate) replay: Option<Replay>,
     /// The size of the terminal.
     size: Size,
 }
@@ -129,9 +140,15 @@ impl App {
 
     /// Takes in an event.
     pub(crate) fn handle(&mut self, event: &Event) {
+        if event.seq == 0 && self.state.run.seen > 0 {
+            self.begin_anew();
+        }
         let over = self.state.run.is_over();
         self.state.apply(event);
         self.celebrate(over);
+        if self.replay.is_some_and(|replay| replay.ends_with(event.seq)) {
+            self.close_feed();
+        }
     }
 
     /// Events will not come any more.
@@ -154,13 +171,15 @@ impl App {
     /// Shows the summary at the moment when the run ends.
     fn celebrate(&mut self, was_over: bool) {
         if !was_over && self.state.run.is_over() {
-            (self.summary, self.paused, self.stopping) = (true, false, false);
+            (self.summary, self.stopping) = (true, false);
+            // A recording can go back and on.
+            self.paused &= self.replay.is_some();
         }
     }
 
     /// Acts on a key; what is returned must be done by the loop.
     pub(crate) fn key(&mut self, key: Key) -> Option<Command> {
-        match keys::meaning(key)? {
+        match keys::meaning(key, self.replay.is_some())? {
             Action::Quit => return Some(self.quit()),
             Action::TogglePause => return self.toggle_pause(),
             Action::ToggleHelp => self.help = !self.help,
@@ -179,12 +198,17 @@ impl App {
             Action::PageDown => self.scroll_by(self.page()),
             Action::ToOldest => self.scroll_by(i64::MIN),
             Action::ToNewest => self.scroll_by(i64::MAX),
+            action @ (Action::Step
+            | Action::Faster
+            | Action::Slower
+            | Action::JumpBack
+            | Action::JumpOn) => return self.replay_key(action),
         }
         None
     }
 
     fn quit(&mut self) -> Command {
-        if self.state.run.is_over() || self.stopping {
+        if self.state.run.is_over() || self.stopping || self.replay.is_some() {
             return Command::Leave;
         }
         self.stopping = true;

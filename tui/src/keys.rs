@@ -66,6 +66,16 @@ pub(crate) enum Action {
     ToOldest,
     /// To the newest entry, and follow.
     ToNewest,
+    /// Play one tick of a recording.
+    Step,
+    /// Play a recording twice as fast.
+    Faster,
+    /// Play a recording half as fast.
+    Slower,
+    /// Show an earlier part of a recording.
+    JumpBack,
+    /// Show a later part of a recording.
+    JumpOn,
 }
 
 /// A line of the table.
@@ -156,9 +166,43 @@ pub(crate) const TABLE: &[Binding] = &[
     ),
 ];
 
+/// The keys that a recording has besides.
+pub(crate) const REPLAY: &[Binding] = &[
+    binding(&[Key::Char('.')], Action::Step, ".", Some("step"), "play one tick of the recording"),
+    binding(
+        &[Key::Char('+'), Key::Char('=')],
+        Action::Faster,
+        "+",
+        Some("faster"),
+        "play the recording twice as fast",
+    ),
+    binding(&[Key::Char('-')], Action::Slower, "-", Some("slower"), "play it half as fast"),
+    binding(
+        &[Key::Char('[')],
+        Action::JumpBack,
+        "[",
+        Some("back"),
+        "go back by a twentieth of the recording",
+    ),
+    binding(
+        &[Key::Char(']')],
+        Action::JumpOn,
+        "]",
+        Some("on"),
+        "go on by a twentieth of the recording",
+    ),
+];
+
+/// Bindings of the present screen, the most wanted first.
+pub(crate) fn bindings(replay: bool) -> impl Iterator<Item = &'static Binding> {
+    let (first, rest) = TABLE.split_at(3);
+    let more = if replay { REPLAY } else { &[] };
+    first.iter().chain(more).chain(rest)
+}
+
 /// What a key means, if anything.
-pub(crate) fn meaning(key: Key) -> Option<Action> {
-    TABLE.iter().find(|binding| binding.keys.contains(&key)).map(|binding| binding.action)
+pub(crate) fn meaning(key: Key, replay: bool) -> Option<Action> {
+    bindings(replay).find(|binding| binding.keys.contains(&key)).map(|binding| binding.action)
 }
 
 #[cfg(test)]
@@ -171,19 +215,20 @@ mod tests {
     fn no_key_and_no_action_is_there_twice() {
         let mut keys = HashSet::new();
         let mut actions = HashSet::new();
-        for binding in TABLE {
+        for binding in bindings(true) {
             assert!(actions.insert(binding.action), "{:?} is there twice", binding.action);
             for key in binding.keys {
                 assert!(keys.insert(*key), "{key:?} is there twice");
-                assert_eq!(meaning(*key), Some(binding.action));
+                assert_eq!(meaning(*key, true), Some(binding.action));
             }
         }
-        assert_eq!(meaning(Key::Char('x')), None);
+        assert_eq!(meaning(Key::Char('x'), true), None);
+        assert_eq!(meaning(Key::Char('+'), false), None, "a live run goes at its own pace");
     }
 
     #[test]
     fn every_key_is_explained() {
-        for binding in TABLE {
+        for binding in bindings(true) {
             assert!(!binding.keys.is_empty() && !binding.label.is_empty());
             assert!(!binding.help.is_empty() && !binding.help.ends_with('.'), "{}", binding.help);
             assert!(binding.short.is_none_or(|short| !short.is_empty()));

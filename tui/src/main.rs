@@ -12,7 +12,9 @@ mod fetching;
 mod input;
 mod keys;
 mod plain;
+mod player;
 mod pretrain;
+mod replay;
 mod report;
 mod run;
 mod state;
@@ -42,6 +44,8 @@ enum Command {
     Run(run::RunArguments),
     /// Say whether a scenario can be run, and all that is wrong with it.
     Check(check::CheckArguments),
+    /// Show a recorded run again.
+    Replay(replay::ReplayArguments),
     /// Put finished runs side by side.
     Report(report::ReportArguments),
     /// Pretrain a backbone from a recipe.
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
     let work = std::panic::AssertUnwindSafe(|| match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
         Command::Tune(arguments) => tune::tune(&arguments),

@@ -18,7 +18,7 @@ use crate::plain::Plain;
 use crate::terminal::Screen;
 
 /// Episodes between two lines of progress in plain mode.
-const EPISODES_PER_LINE: u64 = 40;
+pub(crate) const EPISODES_PER_LINE: u64 = 40;
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub(crate) enum Display {
 
 impl Display {
     /// What `auto` stands for here.
-    fn chosen(self) -> Self {
+    pub(crate) fn chosen(self) -> Self {
         match self {
             Self::Auto if std::io::stdout().is_terminal() => Self::Tui,
             Self::Auto => Self::Plain,
@@ -142,6 +142,8 @@ async fn on_screen(watch: Watch, control: Control, options: Options) -> std::io:
             Command::Pause => control.pause(),
             Command::Resume => control.resume(),
             Command::Stop | Command::Leave => control.stop(),
+            // Keys of recordings only.
+            Command::Pace(_) | Command::Step | Command::Seek(_) => {}
         };
         let shown = App::new(options).run(&mut screen.terminal, sources, obey).await;
         drop(keyboard);

@@ -43,7 +43,7 @@ fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     header::draw(app, theme, places.header, buffer);
     footer::draw(app, theme, places.footer, buffer);
     if app.help {
-        return help::draw(theme, places.body, buffer);
+        return help::draw(app.replay.is_some(), theme, places.body, buffer);
     }
     if let Some(area) = places.agents {
         agents::draw(app, theme, area, buffer);

@@ -272,6 +272,53 @@ async fn the_loop_takes_in_events_obeys_keys_and_leaves() {
     assert!(screen.contains("DONE") && screen.contains("3 missed"), "{screen}");
 }
 
+fn recording(events: &[Event]) -> App {
+    let last_tick = 500;
+    let survey = sim::recording::Survey { events: 4_000, last_tick, ..Default::default() };
+    let mut app = App::of_recording(
+        Options { colour: true, run_directory: "runs/one".into(), ..Options::default() },
+        replay::Replay::new(1.0, &survey),
+    );
+    events.iter().for_each(|event| app.handle(event));
+    app
+}
+
+#[test]
+fn a_recording_says_so_and_has_its_keys() {
+    let mut app = recording(&screenplay::play().events);
+    check("replay", &mut app);
+    let tick = app.state.run.tick;
+    let keys = ['+', '=', '-', '.', '[', ']'].map(Key::Char);
+    let wanted = [
+        Command::Pace(2.0),
+        Command::Pace(4.0),
+        Command::Pace(2.0),
+        Command::Step,
+        Command::Seek(tick - 25),
+        Command::Seek(tick + 25),
+    ];
+    assert_eq!(press(&mut app, &keys), wanted);
+    assert!(app.paused, "a step holds");
+    check_at("replay_held", &mut app, 80, 24);
+    press(&mut app, &[Key::Char('?')]);
+    check("replay_help", &mut app);
+    press(&mut app, &[Key::Char('?')]);
+    assert_eq!(
+        press(&mut app, &[Key::Char(' '), Key::Char('q')]),
+        [Command::Resume, Command::Leave]
+    );
+}
+
+#[test]
+fn paces_have_a_limit_and_read_well() {
+    let mut app = recording(&[]);
+    press(&mut app, &[Key::Char('-'); 20]);
+    let words = |app: &App| app.replay.map(|replay| replay.pace_in_words()).unwrap();
+    assert_eq!(words(&app), "1/64x");
+    press(&mut app, &[Key::Char('+'); 40]);
+    assert_eq!(words(&app), "4096x");
+}
+
 #[test]
 fn an_unknown_agent_is_met() {
     let mut script = Script::default();

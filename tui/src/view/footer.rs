@@ -8,7 +8,7 @@ use ratatui::widgets::Widget;
 use super::panel::row;
 use super::theme::{Sign, Theme, Tone};
 use crate::app::App;
-use crate::keys::{Action, Binding, TABLE};
+use crate::keys::{self, Action, Binding};
 use crate::untrusted::columns;
 
 pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -16,7 +16,7 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let (notice, tone) = notice(app, theme);
     let mut room = width.saturating_sub(columns(&notice) + 2);
     let mut left = Vec::new();
-    for binding in TABLE {
+    for binding in keys::bindings(app.replay.is_some()) {
         let Some(short) = short(app, binding) else { continue };
         let keys = format!(" {}", label(theme, binding));
         let words = format!(" {short} ");
@@ -56,7 +56,8 @@ fn notice(app: &App, theme: Theme) -> (String, Tone) {
     if app.stopping {
         (format!("{held} stopping after this tick; q leaves at once "), Tone::Attention)
     } else if app.paused {
-        (format!("{held} paused; space resumes "), Tone::Attention)
+        let words = if app.replay.is_some() { "held" } else { "paused; space resumes" };
+        (format!("{held} {words} "), Tone::Attention)
     } else {
         (String::new(), Tone::Plain)
     }

@@ -11,15 +11,32 @@ use super::theme::{Sign, Theme, Tone};
 use crate::app::App;
 use crate::state::run::Ending;
 
+/// What stands there while a run goes on.
+const RUNNING: &str = "RUNNING";
+
 pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let run = &app.state.run;
     let (sign, word) = standing(app, theme);
+    let word = match &app.replay {
+        Some(replay) if word == RUNNING => format!("REPLAY {}", replay.pace_in_words()),
+        Some(_) => format!("REPLAY, {word}"),
+        None => word.to_owned(),
+    };
     let badge = Span::styled(format!(" {sign} {word} "), theme.style(Tone::Badge));
 
-    let seen = format!("{}, ", counted(run.seen, "event"));
-    let missed = format!("{} missed ", grouped(run.missed));
-    let tick = format!("tick {}  ", grouped(run.tick));
+    let apart = if app.replay.is_some() { "" } else { ", " };
+    let seen = format!("{}{apart}", counted(run.seen, "event"));
+    // A recording loses nothing on its way here.
+    let (tick, missed) = match &app.replay {
+        Some(replay) => (
+            format!("tick {} of {}  ", grouped(run.tick), grouped(replay.last_tick)),
+            " ".to_owned(),
+        ),
+        None => {
+            (format!("tick {}  ", grouped(run.tick)), format!("{} missed ", grouped(run.missed)))
+        }
+    };
     let right = format!("{tick}{seen}{missed}");
 
     // What matters least is left out first.
@@ -53,6 +70,6 @@ fn standing(app: &App, theme: Theme) -> (&'static str, &'static str) {
         Ending::Running if app.stopping => (theme.sign(Sign::Held), "STOPPING"),
         Ending::Running if app.paused => (theme.sign(Sign::Held), "PAUSED"),
         Ending::Running if app.state.run.phase.is_none() => (theme.sign(Sign::Later), "STARTING"),
-        Ending::Running => (theme.sign(Sign::Now), "RUNNING"),
+        Ending::Running => (theme.sign(Sign::Now), RUNNING),
     }
 }

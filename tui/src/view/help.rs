@@ -9,14 +9,13 @@ use super::footer::label;
 use super::panel::{panel, title};
 use super::plot::legend;
 use super::theme::{Theme, Tone};
-use crate::keys::TABLE;
+use crate::keys;
 use crate::state::agent::Activity;
 
-pub(crate) fn draw(theme: Theme, area: Rect, buffer: &mut Buffer) {
+pub(crate) fn draw(replay: bool, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let inside = panel(theme, title(theme, "Help", true), true, area, buffer);
     let width = usize::from(inside.width);
-    let mut lines: Vec<Line<'static>> = TABLE
-        .iter()
+    let mut lines: Vec<Line<'static>> = keys::bindings(replay)
         .map(|binding| {
             Line::from(vec![
                 Span::styled(format!("{:<11}", label(theme, binding)), theme.style(Tone::Focus)),
