@@ -16,6 +16,7 @@
 //! - [`transfer`]: how an agent starts from the backbone: feature-based, parameter-based, frozen layers
 //! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
 //! - [`sampler`]: from logits to tokens
+//! - [`session`]: sequences in progress, each with its own keys and values, stepped together
 //! - [`engine`]: the one thread that owns a device and batches all its work
 //! - [`probe`]: loss and gradients on given tokens, for audits and comparisons
 //! - [`pretrain`]: how `polylogue-tiny` came to be
@@ -35,5 +36,6 @@ pub mod probe;
 pub mod prompt;
 pub mod sampler;
 pub mod seed;
+pub mod session;
 pub mod tokenizer;
 pub mod transfer;

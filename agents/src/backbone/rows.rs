@@ -82,6 +82,12 @@ impl Tokens {
         Ok(Self { ids: Tensor::new(ids, device)?.unsqueeze(1)?, lead, spans })
     }
 
+    /// Further tokens of one row that began with `lead` virtual tokens and has no padding.
+    pub(crate) fn further(ids: &[u32], lead: usize, device: &Device) -> Result<Self> {
+        let span = Span { virtual_tokens: lead, padding: 0 };
+        Ok(Self { ids: Tensor::new(ids, device)?.unsqueeze(0)?, lead, spans: vec![span] })
+    }
+
     /// Token numbers, `[rows, columns]`; 0 in columns without a token.
     #[must_use]
     pub fn ids(&self) -> &Tensor {

@@ -1,0 +1,213 @@
+//! Sequences in progress on one backbone: each reads tokens under its own adapter and keeps what it read.
+//!
+//! Sequences join and leave between steps without touching the others. A step takes any mixture of them,
+//! some reading a part of a prompt, others one token. What a sequence gets depends on its own tokens and
+//! adapter only: not on who else is in the step, not on how a prompt was cut into parts, not on the number
+//! of threads. Nothing here samples, queues or trains, and nothing is recorded for a backward pass.
+
+mod general;
+
+use std::sync::Arc;
+
+use self::general::Reader;
+use crate::adapter::Adapter;
+use crate::backbone::Backbone;
+use crate::error::{ModelError, Result};
+
+/// A sequence of a [`Session`]. It stays valid until it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    index: usize,
+    /// Distinguishes those that had the same place one after the other.
+    stamp: u64,
+}
+
+/// What one sequence reads in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Who reads.
+    pub slot: Slot,
+    /// The next tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Whether the logits after the last of them are wanted.
+    pub logits: bool,
+}
+
+/// The logits of a step, for the parts that wanted them.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    width: usize,
+    values: Vec<f32>,
+    /// The place of each part's logits.
+    rows: Vec<Option<usize>>,
+}
+
+impl Logits {
+    /// The logits of a part, `[vocabulary]`; empty where the part did not want them.
+    #[must_use]
+    pub fn of(&self, part: usize) -> &[f32] {
+        match self.rows.get(part) {
+            Some(&Some(row)) => &self.values[row * self.width..(row + 1) * self.width],
+            _ => &[],
+        }
+    }
+}
+
+/// A sequence: whose it is, and what it has read.
+#[derive(Debug)]
+struct Sequence {
+    adapter: Option<Arc<Adapter>>,
+    reader: Reader,
+}
+
+/// Sequences in progress on one backbone.
+#[derive(Debug)]
+pub struct Session {
+    backbone: Arc<Backbone>,
+    places: Vec<(u64, Option<Sequence>)>,
+    stamp: u64,
+}
+
+impl Session {
+    /// No sequences yet.
+    ///
+    /// # Errors
+    /// When the backbone is an encoder, which cannot write.
+    pub fn new(backbone: Arc<Backbone>) -> Result<Self> {
+        let family = backbone.network.architecture().family;
+        if !family.is_decoder() {
+            let reason = format!("{} is an encoder: it cannot write", family.name());
+            return Err(ModelError::Incompatible { doing: "read a text token by token", reason });
+        }
+        Ok(Self { backbone, places: Vec::new(), stamp: 0 })
+    }
+
+    /// The backbone that all of them share.
+    #[must_use]
+    pub fn backbone(&self) -> &Arc<Backbone> {
+        &self.backbone
+    }
+
+    /// Begins a sequence under an adapter, for as long as it lives; what it reads can never be seen under
+    /// another adapter or generation.
+    pub fn open(&mut self, adapter: Option<Arc<Adapter>>) -> Slot {
+        self.place(Sequence { adapter, reader: Reader::default() })
+    }
+
+    /// Begins a sequence that has read what `slot` has read. Both go on by themselves.
+    ///
+    /// # Errors
+    /// When `slot` was closed.
+    pub fn fork(&mut self, slot: Slot) -> Result<Slot> {
+        let from = self.sequence(slot)?;
+        let sequence = Sequence { adapter: from.adapter.clone(), reader: from.reader.clone() };
+        Ok(self.place(sequence))
+    }
+
+    /// Ends a sequence and frees its memory; nothing happens where it has ended already.
+    pub fn close(&mut self, slot: Slot) {
+        if let Some(place) = self.places.get_mut(slot.index).filter(|place| place.0 == slot.stamp) {
+            place.1 = None;
+        }
+    }
+
+    /// How many tokens a sequence has read, its adapter's virtual tokens included.
+    ///
+    /// # Errors
+    /// When it was closed.
+    pub fn length(&self, slot: Slot) -> Result<usize> {
+        Ok(self.sequence(slot)?.reader.length())
+    }
+
+    /// How many tokens a sequence can still read.
+    ///
+    /// # Errors
+    /// When it was closed.
+    pub fn room(&self, slot: Slot) -> Result<usize> {
+        let sequence = self.sequence(slot)?;
+        let ahead = match (&sequence.adapter, sequence.reader.length()) {
+            (Some(adapter), 0) => adapter.virtual_tokens(),
+            (_, read) => read,
+        };
+        Ok(self.backbone.network.architecture().positions.saturating_sub(ahead))
+    }
+
+    /// Bytes of keys and values that one token takes.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> usize {
+        let architecture = self.backbone.network.architecture();
+        let number = self.backbone.network.dtype().size_in_bytes();
+        2 * architecture.depth() * architecture.key_width() * number
+    }
+
+    /// Reads the tokens of every part and gives the logits that are wanted.
+    ///
+    /// # Errors
+    /// When a sequence was closed, occurs twice, gets no tokens, one outside the vocabulary, or more than
+    /// its context holds; no part has been read then.
+    pub fn step(&mut self, parts: &[Part<'_>]) -> Result<Logits> {
+        self.check(parts)?;
+        let width = self.backbone.network.architecture().vocabulary;
+        let mut logits = Logits { width, ..Logits::default() };
+        for part in parts {
+            let backbone = Arc::clone(&self.backbone);
+            let Some(sequence) = self.places[part.slot.index].1.as_mut() else { continue };
+            let adapter = sequence.adapter.as_deref();
+            let last = sequence.reader.read(&backbone.network, adapter, part.tokens)?;
+            let place = logits.values.len() / width.max(1);
+            logits.rows.push(part.logits.then_some(place));
+            if part.logits {
+                logits.values.extend(general::logits(&backbone.network, adapter, &last)?);
+            }
+        }
+        Ok(logits)
+    }
+
+    fn check(&self, parts: &[Part<'_>]) -> Result<()> {
+        let vocabulary = self.backbone.network.architecture().vocabulary;
+        let mut seen = std::collections::BTreeSet::new();
+        for part in parts {
+            let room = self.room(part.slot)?;
+            if part.tokens.len() > room {
+                let limit = self.backbone.network.architecture().positions;
+                let found = limit - room + part.tokens.len();
+                return Err(ModelError::TooLong { found, limit });
+            }
+            let fault = if !seen.insert(part.slot) {
+                Some("a sequence occurs twice in one step".to_owned())
+            } else if part.tokens.is_empty() {
+                Some("a sequence has no tokens to read".to_owned())
+            } else {
+                let outside = part.tokens.iter().find(|&&token| token as usize >= vocabulary);
+                outside.map(|token| format!("token {token} is outside {vocabulary}"))
+            };
+            if let Some(reason) = fault {
+                return Err(ModelError::Incompatible { doing: "read a text", reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn sequence(&self, slot: Slot) -> Result<&Sequence> {
+        let place = self.places.get(slot.index).filter(|place| place.0 == slot.stamp);
+        place.and_then(|place| place.1.as_ref()).ok_or_else(|| ModelError::Incompatible {
+            doing: "go on with a text",
+            reason: "its sequence was closed".to_owned(),
+        })
+    }
+
+    fn place(&mut self, sequence: Sequence) -> Slot {
+        self.stamp += 1;
+        let free = self.places.iter().position(|place| place.1.is_none());
+        let index = free.unwrap_or(self.places.len());
+        let place = (self.stamp, Some(sequence));
+        match free {
+            Some(index) => self.places[index] = place,
+            None => self.places.push(place),
+        }
+        Slot { index, stamp: self.stamp }
+    }
+}
+
+#[cfg(test)]
+mod tests;

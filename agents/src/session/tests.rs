@@ -1,0 +1,195 @@
+//! Sequences against the network run on each of them alone and as a whole.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use super::*;
+use crate::adapter::ia3::Ia3Spec;
+use crate::adapter::lora::LoraSpec;
+use crate::adapter::vera::VeraSpec;
+use crate::adapter::{AdapterSpec, Generation, Method};
+use crate::backbone::{Pass, Rows, Tokens, normal};
+use crate::probe;
+use crate::seed::Seed;
+
+const DECODERS: [&str; 11] = [
+    "llama",
+    "llama3",
+    "llama_linear",
+    "llama_tied",
+    "llama_yarn",
+    "smollm3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "phi3",
+];
+
+fn backbone(name: &str) -> Arc<Backbone> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
+    Arc::new(probe::load(&folder, &Device::Cpu).unwrap())
+}
+
+/// The logits after the last token, by the network in one pass.
+fn whole(backbone: &Backbone, adapter: Option<&Adapter>, tokens: &[u32]) -> Vec<f32> {
+    let rows = [Rows { adapter, count: 1 }];
+    let packed = Tokens::pack(&[tokens.to_vec()], &rows, &Device::Cpu).unwrap();
+    let hidden = backbone.network.hidden(&packed, Pass::of(&rows)).unwrap();
+    let last = hidden.narrow(1, packed.width() - 1, 1).unwrap().squeeze(1).unwrap();
+    let logits = backbone.network.logits(&last, &rows).unwrap();
+    logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The largest difference relative to the largest value.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = b.iter().fold(0f32, |most, x| most.max(x.abs()));
+    a.iter().zip(b).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / largest
+}
+
+/// An adapter of this method whose tensors are all random: one that changes something.
+fn adapter(backbone: &Backbone, method: Method, seed: u64) -> Arc<Adapter> {
+    let spec = AdapterSpec { method, head: None };
+    let initial = Adapter::initial(spec.clone(), backbone, Seed::new(seed)).unwrap();
+    let shift = |(name, tensor): (&String, &candle_core::Tensor)| {
+        let noise = normal(tensor.dims(), 0.05, Seed::new(seed).child(name), &Device::Cpu);
+        (name.clone(), (tensor + noise.unwrap()).unwrap())
+    };
+    let tensors = initial.tensors().iter().map(shift).collect();
+    Arc::new(Adapter::assemble(spec, Generation(1), tensors, backbone).unwrap())
+}
+
+fn methods() -> Vec<Method> {
+    let strings = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+    let lora = LoraSpec::new(2, 4.0, &["q_proj", "v_proj"]);
+    let targets = strings(&["q_proj"]);
+    vec![
+        Method::Lora(lora.clone()),
+        Method::Lora(LoraSpec { dora: true, ..lora.clone() }),
+        Method::Lora(LoraSpec::new(4, 4.0, &["all-linear"])),
+        Method::Ia3(Ia3Spec {
+            targets: strings(&["v_proj", "down_proj", "gate_proj"]),
+            feedforward: strings(&["down_proj", "gate_proj"]),
+        }),
+        Method::Vera(VeraSpec { rank: 4, targets, d_initial: 0.1, dropout: 0.0 }),
+        Method::Prompt { tokens: 3 },
+        Method::Prefix { tokens: 3 },
+        Method::Layers { freeze_layers: 1 },
+        Method::Full,
+    ]
+}
+
+fn text(length: usize, first: usize) -> Vec<u32> {
+    (0..length).map(|i| ((first + i * 7) % 40 + 3) as u32).collect()
+}
+
+#[test]
+fn every_family_reads_as_its_network_does() {
+    for name in DECODERS {
+        let backbone = backbone(name);
+        let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+        let (long, short) = (text(40, 1), text(5, 2));
+        let (a, b) = (session.open(None), session.open(None));
+        let read = |session: &mut Session, slot, tokens: &[u32]| {
+            let logits = session.step(&[Part { slot, tokens, logits: true }]).unwrap();
+            logits.of(0).to_vec()
+        };
+        read(&mut session, a, &long[..30]);
+        read(&mut session, b, &short[..4]);
+        let parts = [
+            Part { slot: a, tokens: &long[30..], logits: true },
+            Part { slot: b, tokens: &short[4..], logits: true },
+        ];
+        let logits = session.step(&parts).unwrap();
+        for (part, tokens) in [&long, &short].into_iter().enumerate() {
+            let worst = difference(logits.of(part), &whole(&backbone, None, tokens));
+            assert!(worst < 1e-5, "{name}, part {part}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn every_adapter_reads_as_its_network_does_beside_all_others() {
+    let backbone = backbone("llama");
+    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+    let mut adapters: Vec<Option<Arc<Adapter>>> = methods()
+        .into_iter()
+        .enumerate()
+        .map(|(i, method)| Some(adapter(&backbone, method, i as u64)))
+        .collect();
+    adapters.extend([None, adapters[0].clone(), None]);
+    let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
+    let texts: Vec<Vec<u32>> = (0..slots.len()).map(|i| text(9 + i, i)).collect();
+    for from in [0..5, 5..6, 6..8] {
+        let part = |(&slot, text): (&Slot, &Vec<u32>)| (slot, text[from.clone()].to_vec());
+        let cut: Vec<_> = slots.iter().zip(&texts).map(part).collect();
+        let parts: Vec<_> = cut
+            .iter()
+            .map(|(slot, tokens)| Part { slot: *slot, tokens, logits: from.end == 8 })
+            .collect();
+        let logits = session.step(&parts).unwrap();
+        if from.end < 8 {
+            assert!(logits.of(0).is_empty());
+            continue;
+        }
+        for (i, (adapter, text)) in adapters.iter().zip(&texts).enumerate() {
+            let expected = whole(&backbone, adapter.as_deref(), &text[..8]);
+            let worst = difference(logits.of(i), &expected);
+            assert!(worst < 1e-5, "{i} {adapter:?}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn sequences_come_and_go_without_touching_others() {
+    let backbone = backbone("qwen2");
+    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+    let (a, b) = (session.open(None), session.open(None));
+    let (one, two) = (text(6, 1), text(8, 5));
+    let parts = [
+        Part { slot: a, tokens: &one, logits: false },
+        Part { slot: b, tokens: &two, logits: false },
+    ];
+    session.step(&parts).unwrap();
+    let fork = session.fork(b).unwrap();
+    session.close(a);
+    assert!(session.length(a).is_err());
+    let c = session.open(None);
+    assert_ne!(a, c, "the place is taken again, the slot is not");
+    let mut expected = two.clone();
+    expected.extend([9, 4]);
+    let parts = [
+        Part { slot: c, tokens: &one, logits: true },
+        Part { slot: b, tokens: &[9], logits: false },
+        Part { slot: fork, tokens: &[9, 4], logits: true },
+    ];
+    let logits = session.step(&parts).unwrap();
+    assert!(difference(logits.of(0), &whole(&backbone, None, &one)) < 1e-5);
+    assert!(difference(logits.of(2), &whole(&backbone, None, &expected)) < 1e-5);
+    assert_eq!((session.length(b).unwrap(), session.length(fork).unwrap()), (9, 10));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_as_a_whole() {
+    let backbone = backbone("llama");
+    let limit = backbone.network.architecture().positions;
+    let vocabulary = backbone.network.architecture().vocabulary as u32;
+    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+    let (a, b) = (session.open(None), session.open(None));
+    let long = vec![3; limit + 1];
+    let good = Part { slot: a, tokens: &[1, 2], logits: true };
+    for (tokens, slot, says) in [
+        (long.as_slice(), b, "more than the context"),
+        (&[], b, "no tokens"),
+        (&[vocabulary], b, "outside"),
+        (&[1], a, "twice"),
+    ] {
+        let error = session.step(&[good, Part { slot, tokens, logits: true }]).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(session.length(a).unwrap(), 0);
+    }
+    let bert = self::backbone("bert");
+    assert!(Session::new(bert).unwrap_err().to_string().contains("encoder"));
+}
