@@ -14,7 +14,11 @@ pub use agents::hub::{HubSettings, Progress as Fetching};
 use serde_json::{Value, json};
 
 use crate::scenario::BackboneSource;
-use crate::tuning::plan::{BUILTIN, HUB};
+
+/// The network inside the binary.
+pub(crate) const BUILTIN: &str = builtin::NAME;
+/// Begins the name of a model of the Hugging Face hub.
+pub(crate) const HUB: &str = "hub:";
 
 /// A backbone in memory.
 #[derive(Debug)]

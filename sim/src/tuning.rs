@@ -364,8 +364,8 @@ fn write(path: &Path, text: &str) -> Result<(), TuneError> {
 
 #[cfg(test)]
 mod tests {
-    use super::plan::BUILTIN;
     use super::*;
+    use crate::backbone::BUILTIN;
 
     #[test]
     fn a_model_is_a_word_a_folder_or_a_name_on_the_hub() {

@@ -10,7 +10,7 @@ use agents::adapter::head::Pooling;
 use agents::adapter::ia3::Ia3Spec;
 use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Method, head::HeadSpec};
-use agents::backbone::{Backbone, builtin};
+use agents::backbone::Backbone;
 use agents::learning::job::Settings;
 use agents::learning::optimizer::{AdamW, Lion, LoraPlus, Method as Optimizer};
 use agents::learning::schedule::{Shape, WarmUp};
@@ -18,11 +18,8 @@ use serde::Serialize;
 
 use super::error::TuneError;
 use super::recipe::{DataRecipe, MethodRecipe, Recipe, StageRecipe};
+use crate::backbone::{BUILTIN, HUB};
 
-/// The network inside the binary.
-pub const BUILTIN: &str = builtin::NAME;
-/// Begins the name of a model of the Hugging Face hub.
-pub const HUB: &str = "hub:";
 /// Where texts are cut unless said otherwise.
 const LONGEST: usize = 256;
 /// Fewest steps that a training takes when nobody says how many: small data is seen more often.

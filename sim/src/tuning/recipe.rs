@@ -12,6 +12,7 @@ use agents::learning::schedule::Shape;
 use serde::Deserialize;
 
 use super::error::TuneError;
+use crate::backbone::{BUILTIN, HUB};
 
 /// The name of a recipe in its folder.
 const FILE: &str = "tune.toml";
@@ -181,8 +182,8 @@ impl Recipe {
             toml::from_str(&text).map_err(|e| TuneError::recipe(&file, &text, &e))?;
         let folder = file.parent().unwrap_or(Path::new(""));
         if let Some(model) = &mut recipe.model
-            && model != super::plan::BUILTIN
-            && !model.starts_with(super::plan::HUB)
+            && model != BUILTIN
+            && !model.starts_with(HUB)
         {
             *model = below(folder, model, "--model")?;
         }
