@@ -5,6 +5,7 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The generator behind every stream: small, fast, and the same on every platform.
@@ -18,7 +19,7 @@ pub type Stream = ChaCha8Rng;
 /// assert_eq!(run.child("agent").index(3), run.child("agent").index(3));
 /// assert_ne!(run.child("agent").index(3), run.child("agent").index(4));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seed([u8; 32]);
 
 impl Seed {

@@ -282,9 +282,17 @@ pub fn read_all(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>
 /// # Errors
 /// When the file cannot be written.
 pub fn write(tensors: &BTreeMap<String, Tensor>, dtype: DType, path: &Path) -> Result<()> {
+    std::fs::write(path, to_bytes(tensors, dtype)?)
+        .map_err(|source| ModelError::File { path: path.into(), source })
+}
+
+/// Named tensors as the bytes of a safetensors file, in the given type.
+///
+/// # Errors
+/// On a tensor failure only.
+pub fn to_bytes(tensors: &BTreeMap<String, Tensor>, dtype: DType) -> Result<Vec<u8>> {
     let stored = plain(tensors, dtype)?;
-    let bytes = safetensors::serialize(stored, None).map_err(candle_core::Error::from)?;
-    std::fs::write(path, bytes).map_err(|source| ModelError::File { path: path.into(), source })
+    Ok(safetensors::serialize(stored, None).map_err(candle_core::Error::from)?)
 }
 
 /// Writes the weights of a model in f32, with the mark that transformers asks for (`format` is `pt`), one

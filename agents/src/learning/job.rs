@@ -3,13 +3,16 @@
 //! The first step audits the gradients. A step that leaves the finite numbers ends the job with an error,
 //! and the generation it started from stays as it was: rolling back is dropping the job.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::snapshot::JobSnapshot;
 use super::accumulation::{Gradients, sharded};
 use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
@@ -24,7 +27,8 @@ use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
 /// What a job learns from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Lesson {
     /// Labels, or good replies.
     Supervised(Examples),
@@ -59,7 +63,7 @@ impl Lesson {
 }
 
 /// A job as it is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobSpec {
     /// What it learns from.
     pub lesson: Lesson,
@@ -76,7 +80,7 @@ pub struct JobSpec {
 }
 
 /// How each step of a job is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The optimiser's numbers.
     pub optimizer: OptimizerSpec,

@@ -6,6 +6,7 @@ pub mod supervised;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::accumulation::Gradients;
 use super::recomputation::{Below, backward};
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::seed::Seed;
 
 /// A prompt and what shall be said after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextExample {
     /// The prompt; no loss falls on it.
     pub prompt: Vec<u32>,

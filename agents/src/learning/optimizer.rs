@@ -22,7 +22,7 @@ pub use self::sgd::Sgd;
 use crate::error::{ModelError, Result};
 
 /// The name of the step count in a saved state.
-const STEP: &str = "step";
+pub(crate) const STEP: &str = "step";
 
 /// How a gradient becomes a change of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

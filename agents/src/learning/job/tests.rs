@@ -13,20 +13,20 @@ use crate::learning::objective::supervised::ClassExample;
 use crate::prompt;
 use crate::transfer::{Demonstration, reply_examples};
 
-fn backbone() -> Arc<Backbone> {
+pub(super) fn backbone() -> Arc<Backbone> {
     Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap())
 }
 
-fn adapter(spec: AdapterSpec, backbone: &Backbone) -> Arc<Adapter> {
+pub(super) fn adapter(spec: AdapterSpec, backbone: &Backbone) -> Arc<Adapter> {
     Arc::new(Adapter::initial(spec, backbone, Seed::new(4)).unwrap())
 }
 
-fn lora() -> AdapterSpec {
+pub(super) fn lora() -> AdapterSpec {
     let lora = LoraSpec::new(4, 8.0, &["q_proj", "v_proj"]);
     AdapterSpec { method: Method::Lora(lora), head: None }
 }
 
-fn classes(backbone: &Backbone) -> Examples {
+pub(super) fn classes(backbone: &Backbone) -> Examples {
     let texts = [("where is my bag", 0), ("my suitcase is lost", 0), ("i want my money back", 1)];
     let example = |(text, label)| {
         let tokens = prompt::understand(&backbone.tokenizer, text).unwrap();
@@ -35,7 +35,7 @@ fn classes(backbone: &Backbone) -> Examples {
     Examples::Classes(texts.into_iter().map(example).collect())
 }
 
-fn finish(job: &mut Job) -> Vec<StepReport> {
+pub(super) fn finish(job: &mut Job) -> Vec<StepReport> {
     let mut reports = Vec::new();
     while !job.is_done() {
         reports.push(job.step().unwrap());
@@ -43,7 +43,7 @@ fn finish(job: &mut Job) -> Vec<StepReport> {
     reports
 }
 
-fn spec(lesson: Lesson, steps: usize, learning_rate: f64) -> JobSpec {
+pub(super) fn spec(lesson: Lesson, steps: usize, learning_rate: f64) -> JobSpec {
     let settings = Settings::default();
     JobSpec { lesson, steps, batch: 3, learning_rate, settings, seed: Seed::new(1) }
 }

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::TextExample;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
@@ -19,7 +21,7 @@ use crate::seed::Seed;
 pub type Reward = Arc<dyn Fn(usize, &str) -> f64 + Send + Sync>;
 
 /// Something to reply to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// What the reward function knows it by.
     pub key: usize,
@@ -28,7 +30,7 @@ pub struct Prompt {
 }
 
 /// Prompts and how their replies are judged.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Grpo {
     /// What to reply to.
     pub prompts: Vec<Prompt>,
@@ -40,8 +42,14 @@ pub struct Grpo {
     pub max_tokens: usize,
     /// Tokens that end a reply.
     pub stop: Vec<u32>,
-    /// The judge.
+    /// The judge; code, so it is not part of what is stored.
+    #[serde(skip, default = "nobody")]
     pub reward: Reward,
+}
+
+/// Where the judge is still missing: no reply can be scored, so no step succeeds.
+fn nobody() -> Reward {
+    Arc::new(|_, _| f64::NAN)
 }
 
 impl fmt::Debug for Grpo {

@@ -6,6 +6,7 @@
 
 use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{Batch, TextExample, Way, replies};
 use crate::adapter::head::{Head, Pooling, features, pooled};
@@ -19,7 +20,7 @@ use crate::seed::Seed;
 const FEATURE_BATCH: usize = 64;
 
 /// A text and its class.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassExample {
     /// The prompt.
     pub tokens: Vec<u32>,
@@ -28,7 +29,7 @@ pub struct ClassExample {
 }
 
 /// A text and the class of each of its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagExample {
     /// The text.
     pub tokens: Vec<u32>,
@@ -80,11 +81,13 @@ impl PartialEq for Features {
 impl Eq for Features {}
 
 /// Examples of one kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Examples {
     /// For an agent that classifies texts.
     Classes(Vec<ClassExample>),
-    /// For an agent that classifies texts by frozen features, which are known already.
+    /// For an agent that classifies texts by frozen features, which are known already: only in this process.
+    #[serde(skip)]
     Features {
         /// Of each text.
         features: Features,
@@ -196,6 +199,11 @@ impl Supervised {
             _ => None,
         };
         Ok(Self { examples, features, adjustment })
+    }
+
+    /// What it learns from.
+    pub(crate) fn examples(&self) -> &Examples {
+        &self.examples
     }
 
     /// Number of examples.
