@@ -268,6 +268,16 @@ impl Adapter {
         }
     }
 
+    /// Whether training drops some of its inputs.
+    #[must_use]
+    pub fn drops_inputs(&self) -> bool {
+        match &self.spec.method {
+            Method::Lora(lora) => lora.dropout > 0.0,
+            Method::Vera(vera) => vera.dropout > 0.0,
+            _ => false,
+        }
+    }
+
     /// The classifier, where there is one.
     #[must_use]
     pub fn head(&self) -> Option<&Head> {

@@ -75,7 +75,12 @@ fn serve(commands: &std::sync::mpsc::Receiver<Command>) {
             Command::Start { job, backbone, adapter, spec, answer } => {
                 answer.send(jobs.start(job, backbone, adapter, spec));
             }
-            Command::Advance { job, steps, answer } => answer.send(jobs.advance(job, steps)),
+            Command::Advance { jobs: chosen, steps } => {
+                jobs.advance(chosen, steps);
+                while jobs.has_work() {
+                    jobs.step();
+                }
+            }
             Command::Stop => break,
         }
         if let Some(batch) = waiting.take_complete() {

@@ -11,3 +11,4 @@ pub mod objective;
 pub mod optimizer;
 pub mod recomputation;
 pub mod schedule;
+pub mod together;

@@ -74,8 +74,10 @@ pub fn gradients(
             Ok(negative_log_likelihood(&logits, &labels)?.mean_all()?)
         }
     };
-    let below = Below { backbone, adapter: &live, tokens: &tokens, dropout: None };
-    backward(&below, &tracked, recompute, loss)
+    let below = Below { backbone, owners: &owners, tokens: &tokens, dropout: None };
+    let mut all =
+        backward(&below, &[&tracked], recompute, |hidden| loss(hidden).map(|loss| vec![loss]))?;
+    Ok(all.pop().unwrap_or_default())
 }
 
 fn weighted(hidden: &Tensor, tokens: &Tokens, weights: &Tensor) -> Result<Tensor> {

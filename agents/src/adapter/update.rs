@@ -55,6 +55,18 @@ pub struct Lora {
 }
 
 impl Lora {
+    /// Factors on the update's input: none where nothing is dropped.
+    pub(crate) fn mask(&self, x: &Tensor, seed: Option<Seed>) -> Result<Option<Tensor>> {
+        match seed {
+            Some(seed) if self.dropout > 0.0 => Ok(Some(mask(x, self.dropout, seed)?)),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn low_rank<'a>(&'a self, mask: Option<&'a Tensor>) -> LowRank<'a> {
+        LowRank { a: &self.a, b: &self.b, scale: self.scale, mask }
+    }
+
     fn delta(&self, x: &Tensor) -> Result<Tensor> {
         // The scale falls on the narrow side, where it costs next to nothing.
         let inner = (matmul(x, &self.a)? * self.scale)?;
@@ -65,32 +77,54 @@ impl Lora {
 impl Update {
     /// The adapted map applied to `x` `[.., in]`; inputs are dropped only where a seed is given.
     pub(crate) fn forward(&self, map: &Linear, x: &Tensor, seed: Option<Seed>) -> Result<Tensor> {
+        if let Self::Lora(lora) = self {
+            let mask = lora.mask(x, seed)?;
+            let update = lora.low_rank(mask.as_ref());
+            return Ok(low_rank(x, &map.weight, map.bias.as_ref(), update)?);
+        }
+        let scaled = self.input(x)?;
+        let x = scaled.as_ref().unwrap_or(x);
+        self.output(map, x, map.forward(x)?, seed)
+    }
+
+    /// What the map shall read instead of `x`, where that is not `x`.
+    pub(crate) fn input(&self, x: &Tensor) -> Result<Option<Tensor>> {
         match self {
+            Self::Input(scale) => Ok(Some(x.broadcast_mul(scale)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What becomes of `y`, the bare map's output for the input `x`.
+    pub(crate) fn output(
+        &self,
+        map: &Linear,
+        x: &Tensor,
+        y: Tensor,
+        seed: Option<Seed>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Input(_) => Ok(y),
+            Self::Output(scale) => Ok(y.broadcast_mul(scale)?),
             Self::Lora(lora) => {
-                let mask = match seed {
-                    Some(seed) if lora.dropout > 0.0 => Some(mask(x, lora.dropout, seed)?),
-                    _ => None,
-                };
-                let Lora { a, b, scale, .. } = lora;
-                let update = LowRank { a, b, scale: *scale, mask: mask.as_ref() };
-                Ok(low_rank(x, &map.weight, map.bias.as_ref(), update)?)
+                let dropped = dropped(x, lora.dropout, seed)?;
+                Ok((y + lora.delta(dropped.as_ref().unwrap_or(x))?)?)
             }
             Self::Dora { lora, stretch } => {
-                let base = map.forward(x)?;
                 let dropped = dropped(x, lora.dropout, seed)?;
-                let x = dropped.as_ref().unwrap_or(x);
-                let plain = Linear { weight: map.weight.clone(), bias: None };
-                let direction = plain.forward(x)?;
-                let grown = (stretch - 1.0)?;
-                let change = direction.broadcast_mul(&grown)?;
-                Ok((base + change)?.add(&lora.delta(x)?.broadcast_mul(stretch)?)?)
+                let direction = match (&dropped, &map.bias) {
+                    (None, None) => y.clone(),
+                    (None, Some(bias)) => y.broadcast_sub(bias)?,
+                    (Some(x), _) => Linear { weight: map.weight.clone(), bias: None }.forward(x)?,
+                };
+                let change = direction.broadcast_mul(&(stretch - 1.0)?)?;
+                let delta = lora.delta(dropped.as_ref().unwrap_or(x))?;
+                Ok((y + change)?.add(&delta.broadcast_mul(stretch)?)?)
             }
-            Self::Output(scale) => Ok(map.forward(x)?.broadcast_mul(scale)?),
-            Self::Input(scale) => map.forward(&x.broadcast_mul(scale)?),
             Self::Vera { a, b, inner, outer, dropout } => {
                 let dropped = dropped(x, *dropout, seed)?;
                 let narrow = matmul(dropped.as_ref().unwrap_or(x), a)?.broadcast_mul(inner)?;
-                Ok((map.forward(x)? + matmul(&narrow, b)?.broadcast_mul(outer)?)?)
+                Ok((y + matmul(&narrow, b)?.broadcast_mul(outer)?)?)
             }
         }
     }

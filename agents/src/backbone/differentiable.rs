@@ -21,7 +21,7 @@ pub(crate) use self::activation::{activate, gated};
 pub(crate) use self::attention::attention;
 pub(crate) use self::linear::{linear, matmul};
 pub(crate) use self::loss::negative_log_likelihood;
-pub(crate) use self::low_rank::{LowRank, low_rank};
+pub(crate) use self::low_rank::{LowRank, Run, low_rank, low_rank_runs};
 pub(crate) use self::norm::{layer_norm, rms_norm};
 pub(crate) use self::rotary::rotary;
 

@@ -106,6 +106,15 @@ impl Tokens {
         &self.spans
     }
 
+    /// The same columns of some of the rows.
+    ///
+    /// # Errors
+    /// When there are not so many rows.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Result<Self> {
+        let ids = self.ids.narrow(0, rows.start, rows.len())?;
+        Ok(Self { ids, lead: self.lead, spans: self.spans[rows].to_vec() })
+    }
+
     /// Number of columns.
     #[must_use]
     pub fn width(&self) -> usize {

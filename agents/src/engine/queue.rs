@@ -80,9 +80,8 @@ pub(crate) enum Command {
         answer: Answer<()>,
     },
     Advance {
-        job: u64,
+        jobs: Vec<(u64, Answer<Advance>)>,
         steps: usize,
-        answer: Answer<Advance>,
     },
     Stop,
 }
@@ -133,7 +132,16 @@ impl EngineHandle {
     /// # Errors
     /// When the engine has ended or its queue is full.
     pub fn advance(&self, job: u64, steps: usize, answer: Answer<Advance>) -> Result<()> {
-        self.send(Command::Advance { job, steps, answer })
+        self.advance_together(vec![(job, answer)], steps)
+    }
+
+    /// Takes up to `steps` steps of each of several jobs. Those on the same backbone go through it together,
+    /// which costs less than one after another.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn advance_together(&self, jobs: Vec<(u64, Answer<Advance>)>, steps: usize) -> Result<()> {
+        self.send(Command::Advance { jobs, steps })
     }
 
     pub(crate) fn stop(&self) -> Result<()> {

@@ -85,25 +85,40 @@ pub fn micro_batches<T>(
     batches
 }
 
-/// Runs micro-batches of at most `budget` tokens side by side and sums what they return, in their order.
-///
-/// At any time there is at most one micro-batch to a thread.
+/// Runs micro-batches of at most `budget` tokens side by side; what they return is in their order.
 ///
 /// # Errors
-/// The first failure of a micro-batch.
+/// When one of them fails.
+pub fn in_waves<T: Sync, R: Send>(
+    rows: &[T],
+    tokens: impl Fn(&T) -> usize,
+    budget: usize,
+    run: impl Fn(&[T]) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let batches = micro_batches(rows, tokens, budget);
+    let mut all = Vec::with_capacity(batches.len());
+    for wave in batches.chunks(rayon::current_num_threads()) {
+        let parts: Vec<_> = wave.par_iter().map(|range| run(&rows[range.clone()])).collect();
+        for part in parts {
+            all.push(part?);
+        }
+    }
+    Ok(all)
+}
+
+/// Runs micro-batches of at most `budget` tokens side by side and sums what they return, in their order.
+///
+/// # Errors
+/// When one of them fails.
 pub fn sharded<T: Sync>(
     rows: &[T],
     tokens: impl Fn(&T) -> usize,
     budget: usize,
     run: impl Fn(&[T]) -> Result<Gradients> + Sync,
 ) -> Result<Gradients> {
-    let batches = micro_batches(rows, tokens, budget);
     let mut sum = Gradients::default();
-    for wave in batches.chunks(rayon::current_num_threads()) {
-        let parts: Vec<_> = wave.par_iter().map(|range| run(&rows[range.clone()])).collect();
-        for part in parts {
-            sum.add(part?)?;
-        }
+    for part in in_waves(rows, tokens, budget, run)? {
+        sum.add(part)?;
     }
     Ok(sum)
 }

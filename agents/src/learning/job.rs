@@ -17,12 +17,13 @@ use super::accumulation::{Gradients, sharded};
 use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
-use super::objective::{TextExample, Way, replies};
+use super::objective::{self, Aim, Portion, TextExample, Way};
 use super::optimizer::{Optimizer, OptimizerSpec};
 use super::schedule::{Schedule, Shape, WarmUp};
 use crate::adapter::head::{MEAN, SCALE, statistics};
 use crate::adapter::{Adapter, Generation};
 use crate::backbone::Backbone;
+use crate::engine::decode::{Got, Row, run};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
@@ -143,7 +144,42 @@ pub struct Job {
     audited: bool,
 }
 
+/// A step that has begun and not ended.
+#[derive(Debug)]
+pub(super) struct Begun {
+    tracked: BTreeMap<String, Tensor>,
+    /// Holds the tracked tensors.
+    adapter: Adapter,
+    work: Work,
+    dropout: Seed,
+    rate: f64,
+}
+
+impl Begun {
+    /// What it learns from.
+    pub(super) fn items(&self) -> &[Item] {
+        &self.work.items
+    }
+}
+
+/// Replies that a step wants sampled.
+#[derive(Debug)]
+pub(super) struct Sampling<'a> {
+    grpo: &'a Grpo,
+    adapter: Adapter,
+    batch: Vec<usize>,
+    seed: Seed,
+}
+
+impl Sampling<'_> {
+    /// A row for each reply.
+    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+        self.grpo.rows(&self.adapter, &self.batch, self.seed)
+    }
+}
+
 /// What one step learns from.
+#[derive(Debug)]
 struct Work {
     items: Vec<Item>,
     /// Sampled replies with their advantages; items point into them.
@@ -154,12 +190,13 @@ struct Work {
 }
 
 /// One example of a step.
-struct Item {
-    index: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    pub(super) index: usize,
     /// Its place in the step.
     place: usize,
     /// Its tokens.
-    cost: usize,
+    pub(super) cost: usize,
 }
 
 /// Shorter ones first, so that neighbours share a micro-batch with little padding.
@@ -236,64 +273,124 @@ impl Job {
     /// # Errors
     /// When the gradient audit fails or a number is not finite; the job is of no use then.
     pub fn step(&mut self) -> Result<StepReport> {
+        let sampled = match self.sampling()? {
+            Some(sampling) => Some(run(&self.backbone, &mut sampling.rows())?),
+            None => None,
+        };
+        let begun = self.begin(sampled)?;
+        let gradients = self.gradients(&begun)?;
+        self.end(&begun, gradients)
+    }
+
+    /// What the present step wants sampled before it can begin.
+    pub(super) fn sampling(&self) -> Result<Option<Sampling<'_>>> {
+        let Objective::Grpo(grpo) = &self.objective else { return Ok(None) };
+        let batch = self.draw(grpo.prompts.len());
+        let adapter = self.assemble(self.optimizer.values()?)?;
+        let seed = self.seed.child("sample").index(self.step as u64);
+        Ok(Some(Sampling { grpo, adapter, batch, seed }))
+    }
+
+    /// Begins a step; `sampled` is what came of its sampling.
+    pub(super) fn begin(&mut self, sampled: Option<Vec<Got>>) -> Result<Begun> {
         let tracked = self.optimizer.tracked();
-        let work = self.work()?;
+        let work = self.work(sampled)?;
+        let adapter = self.assemble(tracked.clone())?;
+        let dropout = self.seed.child("step").index(self.step as u64);
         let rate = self.schedule.rate(self.step);
         self.step += 1;
-        let step = self.step;
-        let reward = work.reward;
-        if work.items.is_empty() {
+        Ok(Begun { tracked, adapter, work, dropout, rate })
+    }
+
+    /// Ends a step with its gradients.
+    pub(super) fn end(&mut self, begun: &Begun, gradients: Gradients) -> Result<StepReport> {
+        let (step, reward) = (self.step, begun.work.reward);
+        if begun.work.items.is_empty() {
             return Ok(StepReport { step, loss: 0.0, norm: 0.0, reward });
         }
-        let gradients = self.gradients(&tracked, &work)?;
         if !gradients.loss.is_finite() {
             return Err(ModelError::Diverged { step, reason: "the loss is not finite" });
         }
         if !self.audited {
-            audit(&tracked, &gradients.tensors)?;
+            audit(&begun.tracked, &gradients.tensors)?;
             self.audited = true;
         }
-        let norm = self.optimizer.step(&gradients.tensors, rate)?;
+        let norm = self.optimizer.step(&gradients.tensors, begun.rate)?;
         Ok(StepReport { step, loss: gradients.loss, norm, reward })
     }
 
     /// Mean loss and gradients over the work of a step, in micro-batches.
-    fn gradients(&self, tracked: &BTreeMap<String, Tensor>, work: &Work) -> Result<Gradients> {
-        let adapter = self.assemble(tracked.clone())?;
-        let dropout = self.seed.child("step").index(self.step as u64);
+    pub(super) fn gradients(&self, begun: &Begun) -> Result<Gradients> {
         let budget = self.settings.micro_batch_tokens;
         sharded(
-            &work.items,
+            &begun.work.items,
             |item| item.cost,
             budget,
             |part| {
                 // Masks belong to the first item of a part: parts are the same on any number of threads.
-                let seed = part.first().map(|item| dropout.index(item.place as u64));
-                let way = Way {
-                    backbone: &self.backbone,
-                    adapter: &adapter,
-                    tracked,
-                    weight: work.weight,
-                    label_smoothing: self.settings.label_smoothing,
-                    dropout: seed,
-                    recompute: self.settings.recompute,
-                };
+                let seed = part.first().map(|item| begun.dropout.index(item.place as u64));
+                let way = Way { dropout: seed, ..self.way(begun) };
+                let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
                 match &self.objective {
-                    Objective::Supervised(lesson) => {
-                        let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
-                        lesson.gradients(&batch, &way)
-                    }
+                    Objective::Supervised(lesson) => lesson.gradients(&batch, &way),
                     Objective::Grpo(_) => {
-                        let chosen: Vec<_> = part
-                            .iter()
-                            .map(|item| &work.replies[item.index])
-                            .map(|(example, advantage)| (example, *advantage))
-                            .collect();
-                        way.gradients(replies(&self.backbone, &adapter, &chosen)?)
+                        let aim = self.aim(begun, &batch)?;
+                        let mut all = objective::gradients(&[Portion { way, aim }])?;
+                        Ok(all.pop().unwrap_or_default())
                     }
                 }
             },
         )
+    }
+
+    /// How its gradients are computed, without dropout.
+    fn way<'a>(&'a self, begun: &'a Begun) -> Way<'a> {
+        Way {
+            backbone: &self.backbone,
+            adapter: &begun.adapter,
+            tracked: &begun.tracked,
+            weight: begun.work.weight,
+            label_smoothing: self.settings.label_smoothing,
+            dropout: None,
+            recompute: self.settings.recompute,
+        }
+    }
+
+    /// What the items with these indices shall become.
+    fn aim<'a>(&'a self, begun: &'a Begun, batch: &[usize]) -> Result<Aim<'a>> {
+        match &self.objective {
+            Objective::Supervised(lesson) => lesson.aim(batch),
+            Objective::Grpo(_) => {
+                let chosen = batch.iter().map(|&index| &begun.work.replies[index]);
+                let weighted = |(example, advantage): &'a (TextExample, f64)| (example, *advantage);
+                Ok(Aim::Replies(chosen.map(weighted).collect()))
+            }
+        }
+    }
+
+    /// Its part of a micro-batch that it shares with other jobs.
+    pub(super) fn portion<'a>(&'a self, begun: &'a Begun, batch: &[usize]) -> Result<Portion<'a>> {
+        Ok(Portion { way: self.way(begun), aim: self.aim(begun, batch)? })
+    }
+
+    /// Whether its rows may go through the network together with those of other jobs: its loss needs no
+    /// more than final hidden states, and nothing is dropped, because masks belong to a whole batch.
+    pub(super) fn shares_a_pass(&self) -> bool {
+        let suits = match &self.objective {
+            Objective::Supervised(lesson) => lesson.shares_a_pass(&self.from),
+            Objective::Grpo(_) => true,
+        };
+        suits && !self.from.drops_inputs()
+    }
+
+    /// The network it learns on.
+    pub(super) fn backbone(&self) -> &Arc<Backbone> {
+        &self.backbone
+    }
+
+    /// How each step is taken.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The next generation, with the weights as they are now.
@@ -314,7 +411,7 @@ impl Job {
     }
 
     /// What the present step learns from.
-    fn work(&self) -> Result<Work> {
+    fn work(&self, sampled: Option<Vec<Got>>) -> Result<Work> {
         match &self.objective {
             Objective::Supervised(lesson) => {
                 let batch = self.draw(lesson.len());
@@ -324,9 +421,7 @@ impl Job {
             }
             Objective::Grpo(grpo) => {
                 let batch = self.draw(grpo.prompts.len());
-                let sampling = self.assemble(self.optimizer.values()?)?;
-                let seed = self.seed.child("sample").index(self.step as u64);
-                let sampled = grpo.sample(&self.backbone, &sampling, &batch, seed)?;
+                let sampled = grpo.judge(&self.backbone, &batch, sampled.unwrap_or_default())?;
                 let replies = sampled.replies;
                 let tokens: usize = replies.iter().map(|(example, _)| example.reply.len()).sum();
                 let all: Vec<usize> = (0..replies.len()).collect();

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Tensor, Var};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
 
 use super::accumulation::Gradients;
-use crate::adapter::Adapter;
 use crate::backbone::{Backbone, Pass, Rows, Tokens};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
@@ -19,31 +19,34 @@ use crate::seed::Seed;
 pub struct Below<'a> {
     /// The network.
     pub backbone: &'a Backbone,
-    /// Its adapter, with tracked weights.
-    pub adapter: &'a Adapter,
+    /// Whose rows they are: adapters with tracked weights.
+    pub owners: &'a [Rows<'a>],
     /// What it reads.
     pub tokens: &'a Tokens,
     /// Where dropout masks come from.
     pub dropout: Option<Seed>,
 }
 
-/// Gradients of `loss`, a function of the final hidden states `[rows, columns, hidden]`, with respect to
-/// `tracked`.
+/// What each of several learners that share a pass tracks, by name.
+pub type Tracked<'a> = &'a BTreeMap<String, Tensor>;
+
+/// Gradients of `losses`, scalar functions of the final hidden states `[rows, columns, hidden]`, each with
+/// respect to the weights that its own learner tracks. A loss must not depend on another learner's weights.
 ///
 /// # Errors
-/// When a pass or `loss` fails.
+/// When a pass or `losses` fails.
 pub fn backward(
     below: &Below<'_>,
-    tracked: &BTreeMap<String, Tensor>,
+    learners: &[Tracked<'_>],
     recompute: bool,
-    loss: impl Fn(&Tensor) -> Result<Tensor>,
-) -> Result<Gradients> {
+    losses: impl Fn(&Tensor) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Gradients>> {
     let network = &below.backbone.network;
-    let owners = [Rows { adapter: Some(below.adapter), count: below.tokens.spans().len() }];
-    let pass = || Pass { dropout: below.dropout, ..Pass::of(&owners) };
+    let owners = below.owners;
+    let pass = || Pass { dropout: below.dropout, ..Pass::of(owners) };
     if !recompute {
-        let hidden = network.hidden(below.tokens, pass())?;
-        return Gradients::of(&loss(&hidden)?, tracked);
+        let losses = losses(&network.hidden(below.tokens, pass())?)?;
+        return collect(&sum(&losses)?.backward()?, &losses, learners);
     }
     let mut states = Vec::with_capacity(network.depth() + 1);
     states.push(network.embed(below.tokens, &mut pass())?.detach());
@@ -58,10 +61,15 @@ pub fn backward(
         states.pop().ok_or_else(missing)
     };
     let top = Var::from_tensor(&pop(&mut states)?)?;
-    let value = loss(&network.finish(top.as_tensor(), &owners)?)?;
-    let store = value.backward()?;
-    let mut gradients = Gradients::collect(&store, tracked);
-    gradients.loss = f64::from(value.to_scalar::<f32>()?);
+    let values = losses(&network.finish(top.as_tensor(), owners)?)?;
+    let store = sum(&values)?.backward()?;
+    let mut gradients = collect(&store, &values, learners)?;
+    let add = |store: &GradStore, gradients: &mut [Gradients]| -> Result<()> {
+        for (own, tracked) in gradients.iter_mut().zip(learners) {
+            own.add(Gradients::collect(store, tracked))?;
+        }
+        Ok(())
+    };
     let zero = |x: &Tensor| x.zeros_like();
     let mut up = store.get(&top).map_or_else(|| zero(top.as_tensor()), |g| Ok(g.detach()))?;
     for layer in (0..network.depth()).rev() {
@@ -69,13 +77,32 @@ pub fn backward(
         let input = x.as_tensor().clone();
         let y = network.partial(input, below.tokens, &mut pass(), layer..layer + 1)?;
         let store = (y * &up)?.sum_all()?.backward()?;
-        gradients.add(Gradients::collect(&store, tracked))?;
+        add(&store, &mut gradients)?;
         up = store.get(&x).map_or_else(|| zero(x.as_tensor()), |g| Ok(g.detach()))?;
     }
     let x = network.embed(below.tokens, &mut pass())?;
     if x.track_op() {
         let store = (x * &up)?.sum_all()?.backward()?;
-        gradients.add(Gradients::collect(&store, tracked))?;
+        add(&store, &mut gradients)?;
     }
     Ok(gradients)
+}
+
+fn sum(losses: &[Tensor]) -> Result<Tensor> {
+    let missing = || ModelError::Examples("there is no loss".to_owned());
+    let (first, rest) = losses.split_first().ok_or_else(missing)?;
+    rest.iter().try_fold(first.clone(), |sum, loss| Ok((sum + loss)?))
+}
+
+/// Each learner's own loss and gradients out of one backward pass.
+fn collect(
+    store: &GradStore,
+    losses: &[Tensor],
+    learners: &[Tracked<'_>],
+) -> Result<Vec<Gradients>> {
+    let own = |(loss, tracked): (&Tensor, &Tracked<'_>)| {
+        let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        Ok(Gradients { loss, ..Gradients::collect(store, tracked) })
+    };
+    losses.iter().zip(learners).map(own).collect()
 }

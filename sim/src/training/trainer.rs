@@ -129,12 +129,15 @@ impl TrainerState {
             });
             engine.start(job, backbone, adapter, spec, answer)?;
         }
-        for &job in self.jobs.keys() {
+        let advanced = |&job: &u64| {
             let me = me.clone();
             let answer = Answer::new(move |result| {
                 let _ = me.cast(TrainerMessage::Advanced { job, result });
             });
-            engine.advance(job, steps, answer)?;
+            (job, answer)
+        };
+        if !self.jobs.is_empty() {
+            engine.advance_together(self.jobs.keys().map(advanced).collect(), steps)?;
         }
         self.report()
     }

@@ -56,6 +56,111 @@ pub(crate) fn low_rank(
     .reshape(shape)
 }
 
+/// Consecutive rows of a flat input, with an update of their own or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    /// How many rows.
+    pub(crate) count: usize,
+    /// Their update.
+    pub(crate) update: Option<LowRank<'a>>,
+}
+
+/// What the backward pass needs of a run that has an update.
+struct Kept {
+    start: usize,
+    count: usize,
+    a: Tensor,
+    b: Tensor,
+    scale: f64,
+    mask: Option<Tensor>,
+    /// `scale · (x ∘ mask) · aᵀ`.
+    inner: Tensor,
+}
+
+/// One frozen linear map over rows whose updates differ: the map is applied once, to all rows.
+///
+/// The runs cover the rows of `x` `[.., in]` in order. Ranks may differ.
+pub(crate) fn low_rank_runs(
+    x: &Tensor,
+    w: &Weight,
+    bias: Option<&Tensor>,
+    runs: &[Run<'_>],
+) -> Result<Tensor> {
+    let (flat, shape) = flatten(x, w.dims()[0])?;
+    let read = flat.detach();
+    let base = linear(&read, &w.detach(), bias.map(Tensor::detach).as_ref())?;
+    let (mut parts, mut kept, mut start) = (Vec::with_capacity(runs.len()), Vec::new(), 0);
+    for &Run { count, update } in runs {
+        let y = base.narrow(0, start, count)?;
+        match update {
+            None => parts.push(y),
+            Some(LowRank { a, b, scale, mask }) => {
+                let own = read.narrow(0, start, count)?;
+                let mask = mask.map(|mask| mask.reshape(own.shape())).transpose()?;
+                let (a, b) = (a.detach(), b.detach());
+                let inner = (matmul(&masked(&own, mask.as_ref())?, &a)? * scale)?;
+                parts.push((y + matmul(&inner, &b)?)?);
+                kept.push(Kept { start, count, a, b, scale, mask, inner });
+            }
+        }
+        start += count;
+    }
+    let value = Tensor::cat(&parts, 0)?;
+    let updates = || runs.iter().filter_map(|run| run.update);
+    if !x.track_op() && !updates().any(|update| update.a.track_op() || update.b.track_op()) {
+        return value.reshape(shape);
+    }
+    // Side by side the updates are two tensors, which is what the tape can hold of them.
+    let a = Tensor::cat(&updates().map(|update| update.a).collect::<Vec<_>>(), 0)?;
+    let b = Tensor::cat(&updates().map(|update| update.b).collect::<Vec<_>>(), 1)?;
+    let w = w.detach();
+    graft::three("low-rank-runs", value, [&flat, &a, &b], move |[x, a, b], gradient| {
+        backward_of_runs([x, a, b], &w, &kept, &gradient.contiguous()?)
+    })?
+    .reshape(shape)
+}
+
+/// As of one update, for each run by itself.
+fn backward_of_runs(
+    [x, a, b]: [&Tensor; 3],
+    w: &Weight,
+    kept: &[Kept],
+    gradient: &Tensor,
+) -> Result<[Option<Tensor>; 3]> {
+    let (mut to_x, mut to_a, mut to_b) = (Vec::new(), Vec::new(), Vec::new());
+    let through = if x.track_op() { Some(w.transposed_product(gradient)?) } else { None };
+    let mut reached = 0;
+    for run in kept {
+        let own = gradient.narrow(0, run.start, run.count)?;
+        let narrow = (own.matmul(&run.b)? * run.scale)?;
+        if let Some(through) = &through {
+            if reached < run.start {
+                to_x.push(through.narrow(0, reached, run.start - reached)?);
+            }
+            let own = through.narrow(0, run.start, run.count)?;
+            to_x.push((own + masked(&narrow.matmul(&run.a)?, run.mask.as_ref())?)?);
+            reached = run.start + run.count;
+        }
+        if a.track_op() {
+            let read = masked(&x.narrow(0, run.start, run.count)?, run.mask.as_ref())?;
+            to_a.push(narrow.t()?.matmul(&read)?);
+        }
+        if b.track_op() {
+            to_b.push(own.t()?.matmul(&run.inner)?);
+        }
+    }
+    if let Some(through) = through {
+        let rest = through.dim(0)? - reached;
+        if rest > 0 {
+            to_x.push(through.narrow(0, reached, rest)?);
+        }
+    }
+    let joined = |parts: Vec<Tensor>, axis| {
+        if parts.is_empty() { Ok(None) } else { Tensor::cat(&parts, axis).map(Some) }
+    };
+    Ok([joined(to_x, 0)?, joined(to_a, 0)?, joined(to_b, 1)?])
+}
+
 fn masked(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     match mask {
         Some(mask) => x * mask,

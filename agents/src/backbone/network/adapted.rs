@@ -1,6 +1,7 @@
 //! Where adapters enter the forward pass: own weights, updates of linear maps, virtual tokens.
 //!
-//! Rows are handled in runs of one adapter; a batch of one adapter takes no extra copy.
+//! A linear map is applied once to all rows that share it, whoever they belong to; what each adapter adds
+//! is computed for its own rows only. A batch of one adapter takes no extra copy.
 
 use candle_core::Tensor;
 
@@ -9,6 +10,7 @@ use crate::adapter::update::Update;
 use crate::backbone::block::Block;
 use crate::backbone::names::Module;
 use crate::backbone::rows::{Rows, Tokens, by_group};
+use crate::backbone::{Run, low_rank_runs};
 use crate::error::Result;
 use crate::seed::Seed;
 
@@ -33,23 +35,100 @@ impl<'a> Adapted<'a> {
                 own.unwrap_or(self.shared).map(module)?.forward(x)
             });
         }
-        let mut start = 0;
-        let mut parts = Vec::with_capacity(self.rows.len());
-        for row in self.rows {
-            let part =
-                if self.rows.len() == 1 { x.clone() } else { x.narrow(0, start, row.count)? };
+        if let [row] = self.rows {
             let own = row.adapter.and_then(|adapter| adapter.block(self.layer));
             let map = own.unwrap_or(self.shared).map(module)?;
-            parts.push(match update(row) {
-                Some(update) => update.forward(map, &part, self.mask_seed(module))?,
-                None => map.forward(&part)?,
+            return match update(row) {
+                Some(update) => update.forward(map, x, self.mask_seed(module)),
+                None => map.forward(x),
+            };
+        }
+        let updates: Vec<Option<&Update>> = self.rows.iter().map(update).collect();
+        self.mixed(x, module, &updates)
+    }
+
+    /// The map once for all rows, then each adapter's update for its own.
+    fn mixed(&self, x: &Tensor, module: Module, updates: &[Option<&Update>]) -> Result<Tensor> {
+        let scaled = self.inputs(x, updates)?;
+        let x = scaled.as_ref().unwrap_or(x);
+        let seed = self.mask_seed(module);
+        let [(own, _)] = self.groups.as_slice() else {
+            let y = by_group(x, &self.groups, |x, own| {
+                own.unwrap_or(self.shared).map(module)?.forward(x)
+            })?;
+            return self.outputs(x, y, module, updates);
+        };
+        let map = own.unwrap_or(self.shared).map(module)?;
+        let width = x.dim(1)?;
+        let (mut masks, mut start) = (Vec::with_capacity(updates.len()), 0);
+        for (row, update) in self.rows.iter().zip(updates) {
+            masks.push(match update {
+                Some(Update::Lora(lora)) => lora.mask(&x.narrow(0, start, row.count)?, seed)?,
+                _ => None,
             });
             start += row.count;
         }
-        match parts.as_slice() {
-            [only] => Ok(only.clone()),
-            parts => Ok(Tensor::cat(parts, 0)?),
+        let mut runs = Vec::with_capacity(updates.len());
+        for ((row, update), mask) in self.rows.iter().zip(updates).zip(&masks) {
+            let update = match update {
+                Some(Update::Lora(lora)) => Some(lora.low_rank(mask.as_ref())),
+                _ => None,
+            };
+            runs.push(Run { count: row.count * width, update });
         }
+        let y = low_rank_runs(x, &map.weight, map.bias.as_ref(), &runs)?;
+        let done = |update: &Option<&Update>| {
+            matches!(update, None | Some(Update::Lora(_) | Update::Input(_)))
+        };
+        if updates.iter().all(done) {
+            return Ok(y);
+        }
+        let rest: Vec<Option<&Update>> =
+            updates.iter().map(|update| if done(update) { None } else { *update }).collect();
+        self.outputs(x, y, module, &rest)
+    }
+
+    /// What the map reads, where some adapter scales it.
+    fn inputs(&self, x: &Tensor, updates: &[Option<&Update>]) -> Result<Option<Tensor>> {
+        if !updates.iter().any(|update| matches!(update, Some(Update::Input(_)))) {
+            return Ok(None);
+        }
+        let (mut parts, mut start) = (Vec::with_capacity(updates.len()), 0);
+        for (row, update) in self.rows.iter().zip(updates) {
+            let own = x.narrow(0, start, row.count)?;
+            start += row.count;
+            let scaled = update.map(|update| update.input(&own)).transpose()?.flatten();
+            parts.push(scaled.unwrap_or(own));
+        }
+        Ok(Some(Tensor::cat(&parts, 0)?))
+    }
+
+    /// What each adapter makes of the map's output `y`.
+    fn outputs(
+        &self,
+        x: &Tensor,
+        y: Tensor,
+        module: Module,
+        updates: &[Option<&Update>],
+    ) -> Result<Tensor> {
+        if updates.iter().all(Option::is_none) {
+            return Ok(y);
+        }
+        let seed = self.mask_seed(module);
+        let (mut parts, mut start) = (Vec::with_capacity(updates.len()), 0);
+        for (row, update) in self.rows.iter().zip(updates) {
+            let own = y.narrow(0, start, row.count)?;
+            parts.push(match update {
+                Some(update) => {
+                    let block = row.adapter.and_then(|adapter| adapter.block(self.layer));
+                    let map = block.unwrap_or(self.shared).map(module)?;
+                    update.output(map, &x.narrow(0, start, row.count)?, own, seed)?
+                }
+                None => own,
+            });
+            start += row.count;
+        }
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// Each map of each layer has its own dropout mask.

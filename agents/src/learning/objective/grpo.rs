@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::TextExample;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
-use crate::engine::decode::{Got, Row, Want, run};
+use crate::engine::decode::{Got, Row, Want};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
@@ -70,6 +70,7 @@ pub(crate) struct Sampled {
 
 impl Grpo {
     /// Samples replies to the prompts at `batch` with `sampling` weights and judges them.
+    #[cfg(test)]
     pub(crate) fn sample(
         &self,
         backbone: &Backbone,
@@ -77,7 +78,18 @@ impl Grpo {
         batch: &[usize],
         seed: Seed,
     ) -> Result<Sampled> {
-        let mut rows: Vec<Row<'_>> = Vec::new();
+        let got = crate::engine::decode::run(backbone, &mut self.rows(sampling, batch, seed))?;
+        self.judge(backbone, batch, got)
+    }
+
+    /// The replies that a step wants sampled: a group for each prompt at `batch`.
+    pub(crate) fn rows<'a>(
+        &self,
+        sampling: &'a Adapter,
+        batch: &[usize],
+        seed: Seed,
+    ) -> Vec<Row<'a>> {
+        let mut rows = Vec::new();
         for (place, &index) in batch.iter().enumerate() {
             for member in 0..self.group {
                 let want = Want::Text {
@@ -90,7 +102,16 @@ impl Grpo {
                 rows.push(Row { adapter: Some(sampling), tokens, want });
             }
         }
-        let got = run(backbone, &mut rows)?;
+        rows
+    }
+
+    /// Rewards and advantages of what was sampled for the prompts at `batch`.
+    pub(crate) fn judge(
+        &self,
+        backbone: &Backbone,
+        batch: &[usize],
+        got: Vec<Got>,
+    ) -> Result<Sampled> {
         let mut examples = Vec::new();
         let mut rewards = Vec::new();
         for (row, got) in got.into_iter().enumerate() {

@@ -8,7 +8,7 @@ use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, TextExample, Way, replies};
+use super::{Aim, Portion, TextExample, Way, gradients};
 use crate::adapter::head::{Head, Pooling, features, pooled};
 use crate::adapter::{Adapter, Method};
 use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
@@ -257,29 +257,41 @@ impl Supervised {
             let loss = self.class_loss(way, &features, &self.labels(batch))?;
             return Gradients::of(&(loss / way.weight)?, way.tracked);
         }
-        let ready = match &self.examples {
+        if let Examples::Classes(examples) = &self.examples
+            && head_of(way.adapter)?.pooling == Pooling::Layers
+        {
+            let texts: Vec<&[u32]> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
+            let features = batch_features(way.backbone, way.adapter, &texts, way.dropout)?;
+            let loss = self.class_loss(way, &features, &self.labels(batch))?;
+            return Gradients::of(&(loss / way.weight)?, way.tracked);
+        }
+        let mut all = gradients(&[Portion { way: *way, aim: self.aim(batch)? }])?;
+        Ok(all.pop().unwrap_or_default())
+    }
+
+    /// Whether its loss needs nothing but the final hidden states of its rows.
+    pub(crate) fn shares_a_pass(&self, adapter: &Adapter) -> bool {
+        let layers = adapter.head().is_some_and(|head| head.pooling == Pooling::Layers);
+        self.features.is_none() && !layers
+    }
+
+    /// What the examples at `batch` shall become.
+    pub(crate) fn aim(&self, batch: &[usize]) -> Result<Aim<'_>> {
+        Ok(match &self.examples {
             Examples::Texts(examples) => {
-                let chosen: Vec<_> = batch.iter().map(|&i| (&examples[i], 1.0)).collect();
-                replies(way.backbone, way.adapter, &chosen)?
+                Aim::Replies(batch.iter().map(|&i| (&examples[i], 1.0)).collect())
             }
             Examples::Classes(examples) => {
-                let texts: Vec<&[u32]> = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
-                if head_of(way.adapter)?.pooling == Pooling::Layers {
-                    let features = batch_features(way.backbone, way.adapter, &texts, way.dropout)?;
-                    let loss = self.class_loss(way, &features, &self.labels(batch))?;
-                    return Gradients::of(&(loss / way.weight)?, way.tracked);
-                }
-                self.pooled_classes(way, &texts, self.labels(batch))?
+                let texts = batch.iter().map(|&i| &examples[i].tokens[..]).collect();
+                Aim::Classes { lesson: self, texts, labels: self.labels(batch) }
+            }
+            Examples::Tags(examples) => {
+                Aim::Tags { lesson: self, examples: batch.iter().map(|&i| &examples[i]).collect() }
             }
             Examples::Features { .. } => {
                 return Err(ModelError::Examples("features belong to a frozen model".to_owned()));
             }
-            Examples::Tags(examples) => {
-                let chosen: Vec<_> = batch.iter().map(|&i| &examples[i]).collect();
-                self.tags(way, &chosen)?
-            }
-        };
-        way.gradients(ready)
+        })
     }
 
     /// Summed cross-entropy of features on their classes.
@@ -289,32 +301,27 @@ impl Supervised {
         Ok(smoothed(&logits, &labels, way.label_smoothing)?.sum_all()?)
     }
 
-    /// Texts with a class each, pooled from the final hidden states.
-    fn pooled_classes<'a>(
-        &'a self,
-        way: &'a Way<'a>,
-        texts: &[&[u32]],
-        labels: Vec<u32>,
-    ) -> Result<Batch<'a>> {
-        let network = &way.backbone.network;
+    /// Summed loss of texts with a class each, pooled from the final hidden states.
+    pub(super) fn pooled_loss(
+        &self,
+        way: &Way<'_>,
+        hidden: &Tensor,
+        tokens: &Tokens,
+        labels: &[u32],
+    ) -> Result<Tensor> {
         let pooling = head_of(way.adapter)?.pooling;
-        let rows: Vec<Vec<u32>> = texts.iter().map(|text| text.to_vec()).collect();
-        let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
-        let tokens = Tokens::pack(&rows, &owners, network.device())?;
-        let places = tokens.clone();
-        let loss = move |hidden: &Tensor| {
-            self.class_loss(way, &pooled(network, hidden, &places, pooling)?, &labels)
-        };
-        Ok(Batch { tokens, loss: Box::new(loss) })
+        self.class_loss(way, &pooled(&way.backbone.network, hidden, tokens, pooling)?, labels)
     }
 
-    /// Texts with a class for each token.
-    fn tags<'a>(&'a self, way: &'a Way<'a>, examples: &[&TagExample]) -> Result<Batch<'a>> {
-        let device = way.backbone.network.device();
-        let head = head_of(way.adapter)?;
-        let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
-        let owners = [Rows { adapter: Some(way.adapter), count: rows.len() }];
-        let tokens = Tokens::pack(&rows, &owners, device)?;
+    /// Summed loss of texts with a class for each token.
+    pub(super) fn tag_loss(
+        &self,
+        way: &Way<'_>,
+        hidden: &Tensor,
+        tokens: &Tokens,
+        examples: &[&TagExample],
+    ) -> Result<Tensor> {
+        let device = hidden.device();
         let width = tokens.width();
         let (mut places, mut targets) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
@@ -329,12 +336,9 @@ impl Supervised {
             return Err(ModelError::Examples("no token of these texts has a tag".to_owned()));
         }
         let (places, targets) = (Tensor::new(places, device)?, Tensor::new(targets, device)?);
-        let loss = move |hidden: &Tensor| {
-            let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
-            let logits = self.adjusted(head.logits(&at)?)?;
-            Ok(smoothed(&logits, &targets, way.label_smoothing)?.sum_all()?)
-        };
-        Ok(Batch { tokens, loss: Box::new(loss) })
+        let at = hidden.flatten(0, 1)?.index_select(&places, 0)?;
+        let logits = self.adjusted(head_of(way.adapter)?.logits(&at)?)?;
+        Ok(smoothed(&logits, &targets, way.label_smoothing)?.sum_all()?)
     }
 
     /// The logits as they are learned.
