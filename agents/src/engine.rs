@@ -40,12 +40,20 @@ impl Engine {
     /// When the system refuses another thread.
     pub fn start() -> Result<Self> {
         let (handle, commands) = queue::channel();
-        let thread = std::thread::Builder::new()
-            .name("engine".to_owned())
-            .stack_size(STACK)
-            .spawn(move || serve(&commands))
-            .map_err(|source| ModelError::File { path: "engine thread".into(), source })?;
-        Ok(Self { handle, thread: Some(thread) })
+        let thread = Some(spawn(commands)?);
+        Ok(Self { handle, thread })
+    }
+
+    /// Puts a new thread in the place of one that ended or hangs; every handle leads to the new one.
+    ///
+    /// Jobs of the old one are lost, and what waited there is answered with an error.
+    ///
+    /// # Errors
+    /// When the system refuses another thread.
+    pub fn restart(&mut self) -> Result<()> {
+        // Not joined: a thread that hangs never ends, and one that ended needs no waiting for.
+        self.thread = Some(spawn(self.handle.replace())?);
+        Ok(())
     }
 
     /// A handle to send requests with.
@@ -63,6 +71,14 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
+}
+
+fn spawn(commands: std::sync::mpsc::Receiver<Command>) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .stack_size(STACK)
+        .spawn(move || serve(&commands))
+        .map_err(|source| ModelError::File { path: "engine thread".into(), source })
 }
 
 fn serve(commands: &std::sync::mpsc::Receiver<Command>) {

@@ -146,6 +146,12 @@ pub enum ModelError {
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     EngineStopped,
+    /// The device has no memory left for a request.
+    #[error("the engine's memory is exhausted")]
+    OutOfMemory,
+    /// A model's answer that means nothing.
+    #[error("malformed answer: {0}")]
+    MalformedAnswer(String),
     /// Tokenizing failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -1,7 +1,8 @@
 //! The agent actor: hears what was said, asks the engine, and says what it makes of the answer.
 //!
 //! It never runs a model itself and never waits: the engine's answer comes back as a message. All that it
-//! could lose in a crash (its weights, its open turns) the conductor keeps for it.
+//! could lose in a crash (its weights, its open turns) the conductor keeps for it. A model's answer that
+//! cannot be used is told as such and crashes nobody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use agents::adapter::{Adapter, Generation};
 use agents::backbone::Backbone;
 use agents::engine::decode::{Got, Want};
 use agents::engine::queue::{Answer, EngineHandle, Request};
-use agents::error::Result;
+use agents::error::{ModelError, Result};
 use agents::name::AgentName;
 use agents::prompt;
 use agents::seed::Seed;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::clock::Timer;
 use crate::conductor::ConductorMessage;
 use crate::event::Said;
 use crate::scenario::{FaultKind, Labels, TransferPlan};
@@ -56,8 +58,21 @@ pub struct Turn {
     pub heard: Vec<Said>,
     /// Take the likeliest words rather than sample.
     pub greedy: bool,
-    /// A crash that the experiment orders for this turn.
+    /// The announcement that the turn belongs to.
+    pub round: u64,
+    /// A fault that the experiment orders for this turn.
     pub fault: Option<FaultKind>,
+}
+
+/// Why a turn brought nothing to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The engine has ended: everyone hears of it.
+    EngineLost,
+    /// The answer cannot be used; another one may be.
+    Rejected(String),
+    /// The model cannot even be asked.
+    Impossible(String),
 }
 
 /// What an agent can be told.
@@ -69,6 +84,8 @@ pub enum AgentMessage {
     Answered {
         /// The episode.
         episode: u64,
+        /// The announcement that the turn belonged to.
+        round: u64,
         /// The answer.
         got: Result<Got>,
     },
@@ -97,14 +114,24 @@ pub struct AgentArguments {
     pub engine: EngineHandle,
     /// Who hears what it says.
     pub conductor: ActorRef<ConductorMessage>,
+    /// How late replies are made late.
+    pub timer: Timer,
 }
 
 /// What it knows while it lives.
 #[derive(Debug)]
 pub struct AgentState {
     arguments: AgentArguments,
-    /// Generations of the weights that open turns were asked under, by episode.
-    open: BTreeMap<u64, Generation>,
+    /// Turns that wait for the engine, by episode.
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    round: u64,
+    /// The version of the weights that the turn was asked under.
+    generation: Generation,
+    fault: Option<FaultKind>,
 }
 
 /// The actor.
@@ -132,7 +159,9 @@ impl Actor for Agent {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             AgentMessage::Speak(turn) => state.speak(&turn, me)?,
-            AgentMessage::Answered { episode, got } => state.answered(episode, got)?,
+            AgentMessage::Answered { episode, round, got } => {
+                state.answered(episode, round, got)?
+            }
             AgentMessage::SwapAdapter(adapter) => state.arguments.adapter = adapter,
         }
         Ok(())
@@ -141,30 +170,37 @@ impl Actor for Agent {
 
 impl AgentState {
     fn speak(&mut self, turn: &Turn, me: ActorRef<AgentMessage>) -> Result<(), ActorProcessingErr> {
-        if let Some(FaultKind::Panic) = turn.fault {
-            panic!("a panic that the scenario ordered");
+        match turn.fault {
+            Some(FaultKind::Panic) => panic!("a panic that the scenario ordered"),
+            Some(FaultKind::Hang) => return Ok(()),
+            _ => {}
         }
-        let episode = turn.episode;
-        self.open.insert(episode, self.arguments.adapter.generation());
+        let (episode, round) = (turn.episode, turn.round);
+        let generation = self.arguments.adapter.generation();
         // A chat template is foreign code: that it fails on these words is an answer like another.
         let asked = self.prompt(turn).and_then(|tokens| Ok((tokens, self.want(turn)?)));
         let (tokens, want) = match asked {
             Ok(asked) => asked,
-            Err(error) => return self.answered(episode, Err(error)),
+            Err(error) => {
+                let said = Err(Failure::Impossible(error.to_string()));
+                return self.say(episode, round, generation, said);
+            }
         };
+        self.open.insert(episode, Open { round, generation, fault: turn.fault });
         let own = &self.arguments;
         let request = Request {
-            key: (own.name.clone(), episode),
+            key: (round, own.name.clone(), episode),
             backbone: Arc::clone(&own.backbone),
             adapter: Arc::clone(&own.adapter),
             tokens,
             want,
             answer: Answer::new(move |got| {
                 // A dead agent needs no answer: its successor asks again.
-                let _ = me.cast(AgentMessage::Answered { episode, got });
+                let _ = me.cast(AgentMessage::Answered { episode, round, got });
             }),
         };
-        own.engine.infer(request)?;
+        // An engine that takes nothing has answered with an error.
+        let _ = own.engine.infer(request);
         Ok(())
     }
 
@@ -203,15 +239,54 @@ impl AgentState {
         })
     }
 
-    fn answered(&mut self, episode: u64, got: Result<Got>) -> Result<(), ActorProcessingErr> {
-        let Some(generation) = self.open.remove(&episode) else { return Ok(()) };
-        let said = got.and_then(|got| self.said(got)).map_err(|error| error.to_string());
+    fn answered(
+        &mut self,
+        episode: u64,
+        round: u64,
+        got: Result<Got>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.open.get(&episode).is_none_or(|open| open.round != round) {
+            return Ok(());
+        }
+        let Some(open) = self.open.remove(&episode) else { return Ok(()) };
+        let got = match open.fault {
+            Some(FaultKind::MalformedReply) => got.map(damaged),
+            Some(FaultKind::OutOfMemory) => got.and(Err(ModelError::OutOfMemory)),
+            _ => got,
+        };
+        let said = got.and_then(|got| self.said(got)).map_err(|error| match error {
+            ModelError::EngineStopped => Failure::EngineLost,
+            error => Failure::Rejected(error.to_string()),
+        });
+        if let Some(FaultKind::SlowReply(milliseconds)) = open.fault {
+            let own = &self.arguments;
+            let (agent, generation) = (own.name.clone(), open.generation);
+            let message = ConductorMessage::Replied { agent, episode, round, generation, said };
+            let (timer, conductor) = (own.timer, own.conductor.clone());
+            tokio::spawn(async move {
+                timer.pause(milliseconds).await;
+                // A conductor that is gone needs no reply.
+                let _ = conductor.cast(message);
+            });
+            return Ok(());
+        }
+        self.say(episode, round, open.generation, said)
+    }
+
+    fn say(
+        &self,
+        episode: u64,
+        round: u64,
+        generation: Generation,
+        said: Result<Said, Failure>,
+    ) -> Result<(), ActorProcessingErr> {
         let agent = self.arguments.name.clone();
-        let message = ConductorMessage::Replied { agent, episode, generation, said };
+        let message = ConductorMessage::Replied { agent, episode, round, generation, said };
         Ok(self.arguments.conductor.cast(message)?)
     }
 
     fn said(&self, got: Got) -> Result<Said> {
+        self.check(&got)?;
         Ok(match got {
             Got::Text { tokens, .. } => {
                 let text = self.arguments.backbone.tokenizer.decode(&tokens)?;
@@ -226,6 +301,38 @@ impl AgentState {
                 Said::Label { label: label.unwrap_or_default(), confidence }
             }
         })
+    }
+
+    /// Refuses an answer that means nothing.
+    fn check(&self, got: &Got) -> Result<()> {
+        let malformed = |reason: String| Err(ModelError::MalformedAnswer(reason));
+        match got {
+            Got::Text { tokens, .. } => {
+                let known = self.arguments.backbone.network.architecture().vocabulary;
+                match tokens.iter().find(|token| **token as usize >= known) {
+                    Some(token) => malformed(format!("token {token} is none of {known}")),
+                    None => Ok(()),
+                }
+            }
+            Got::Classes(probabilities) => {
+                let (found, labels) = (probabilities.len(), self.arguments.adapter.labels().len());
+                if found != labels {
+                    return malformed(format!("{found} probabilities for {labels} labels"));
+                }
+                if probabilities.iter().any(|p| !p.is_finite()) {
+                    return malformed("a probability is not finite".to_owned());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An answer as a fault leaves it.
+fn damaged(got: Got) -> Got {
+    match got {
+        Got::Classes(probabilities) => Got::Classes(vec![f64::NAN; probabilities.len()]),
+        Got::Text { stop, .. } => Got::Text { tokens: vec![u32::MAX], stop },
     }
 }
 

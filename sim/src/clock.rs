@@ -2,7 +2,7 @@
 //!
 //! The only file that asks the machine what time it is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measures how long something takes.
 #[derive(Clone, Copy, Debug)]
@@ -32,4 +32,31 @@ impl Stopwatch {
 #[must_use]
 pub fn stamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string()
+}
+
+/// Waits of wall time: real ones or, in tests, none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timer {
+    /// By the machine's clock.
+    #[default]
+    Wall,
+    /// What is waited for on purpose has passed at once; what nobody ordered never takes too long.
+    Jump,
+}
+
+impl Timer {
+    /// Waits on purpose: before a restart, for a reply that shall be late, for one that shall not come.
+    pub async fn pause(self, milliseconds: u64) {
+        if self == Self::Wall {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+    }
+
+    /// Returns when something takes longer than it may.
+    pub async fn deadline(self, milliseconds: u64) {
+        match self {
+            Self::Wall => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
+            Self::Jump => std::future::pending().await,
+        }
+    }
 }

@@ -13,19 +13,24 @@ mod episode;
 mod holdout;
 mod learner;
 pub mod order;
+pub mod oversight;
 pub mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use agents::adapter::Generation;
 use agents::engine::queue::EngineHandle;
 use agents::name::AgentName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use self::order::Order;
+use self::oversight::Part;
 use self::stage::Stage;
-use crate::agent::AgentMessage;
+use crate::agent::{AgentMessage, Failure};
+use crate::clock::Timer;
 use crate::control::Control;
 use crate::event::Said;
 use crate::feed::Feed;
@@ -33,6 +38,9 @@ use crate::recorder::{RecordError, Recorder};
 use crate::summary::Summary;
 use crate::supervisor::SupervisorMessage;
 use crate::training::trainer::{JobReport, TrainerMessage};
+
+/// What is known of an engine that takes nothing any more.
+pub(crate) const ENGINE_LOST: &str = "its thread has ended";
 
 /// What the conductor can be told.
 #[derive(Debug)]
@@ -52,32 +60,42 @@ pub enum ConductorMessage {
         agent: AgentName,
         /// In which episode.
         episode: u64,
+        /// To which announcement.
+        round: u64,
         /// Under which weights.
         generation: Generation,
         /// What, or why not.
-        said: Result<Said, String>,
+        said: Result<Said, Failure>,
     },
     /// All jobs took their steps of this tick.
     Trained(Vec<JobReport>),
-    /// An agent's actor ended.
-    AgentFailed {
-        /// Who.
-        agent: AgentName,
+    /// The engine ended while jobs ran on it.
+    EngineLost,
+    /// An actor ended.
+    Failed {
+        /// Which part it played.
+        part: Part,
         /// What is known of the cause.
         reason: String,
     },
-    /// An agent's actor was started anew.
-    AgentRestarted {
-        /// Who.
-        agent: AgentName,
-        /// Its new actor.
-        actor: ActorRef<AgentMessage>,
+    /// Parts were started anew.
+    Restarted {
+        /// The new actors of agents.
+        agents: BTreeMap<AgentName, ActorRef<AgentMessage>>,
+        /// The trainer's new actor, where it has one.
+        trainer: Option<ActorRef<TrainerMessage>>,
+        /// Whether the engine has a new thread.
+        engine: bool,
     },
-    /// An actor without which there is no run has ended.
-    Broken {
-        /// What is known of the cause.
-        reason: String,
+    /// An announcement was not answered in time.
+    Overdue {
+        /// Which.
+        round: u64,
+        /// Who was ordered not to answer; none where nobody was.
+        agent: Option<AgentName>,
     },
+    /// Try again what the disk refused.
+    Retry,
     /// Nobody holds the run: open the next tick.
     Go,
 }
@@ -109,6 +127,8 @@ pub struct ConductorArguments {
     pub control: Control,
     /// Who runs the models.
     pub engine: EngineHandle,
+    /// How long waits are.
+    pub timer: Timer,
     /// Who waits for the end.
     pub ending: Ending,
 }
@@ -121,7 +141,12 @@ pub struct ConductorState {
     feed: Feed,
     control: Control,
     engine: EngineHandle,
+    timer: Timer,
     summary: Summary,
+    /// Orders that wait for the disk, in their order.
+    unfinished: VecDeque<Order>,
+    /// Who tells when the open announcement took too long.
+    guard: Option<AbortHandle>,
     /// None once the end was made known.
     ending: Option<Ending>,
     society: Option<Society>,
@@ -148,17 +173,19 @@ impl Actor for Conductor {
         _me: ActorRef<ConductorMessage>,
         arguments: ConductorArguments,
     ) -> Result<ConductorState, ActorProcessingErr> {
-        let ConductorArguments { stage, recorder, feed, control, engine, ending } = arguments;
-        let summary = Summary::default();
-        let ending = Some(ending);
+        let ConductorArguments { stage, recorder, feed, control, engine, timer, ending } =
+            arguments;
         Ok(ConductorState {
             stage,
             recorder,
             feed,
             control,
             engine,
-            summary,
-            ending,
+            timer,
+            summary: Summary::default(),
+            unfinished: VecDeque::new(),
+            guard: None,
+            ending: Some(ending),
             society: None,
         })
     }
@@ -174,16 +201,25 @@ impl Actor for Conductor {
                 state.society = Some(Society { agents, trainer, supervisor });
                 state.stage.begin()
             }
-            ConductorMessage::Replied { agent, episode, generation, said } => {
-                state.stage.replied(agent, episode, generation, said)
+            ConductorMessage::Replied { agent, episode, round, generation, said } => {
+                state.stage.replied(&agent, episode, round, generation, said)
             }
             ConductorMessage::Trained(reports) => state.stage.trained(reports),
-            ConductorMessage::AgentFailed { agent, reason } => state.stage.failed(agent, reason),
-            ConductorMessage::AgentRestarted { agent, actor } => state.restarted(agent, actor),
-            ConductorMessage::Broken { reason } => vec![Order::Fail(reason)],
+            ConductorMessage::EngineLost => state.stage.engine_failed(ENGINE_LOST),
+            ConductorMessage::Failed { part, reason } => match part {
+                Part::Agent(agent) => state.stage.failed(agent, reason),
+                Part::Trainer => state.stage.trainer_failed(reason),
+                Part::Engine => state.stage.engine_failed(&reason),
+            },
+            ConductorMessage::Restarted { agents, trainer, engine } => {
+                state.restarted(agents, trainer, engine)
+            }
+            ConductorMessage::Overdue { round, agent } => state.stage.overdue(round, agent),
+            ConductorMessage::Retry => Vec::new(),
             ConductorMessage::Go => state.stage.open_tick(state.control.is_stopped()),
         };
-        if let Err(error) = state.carry_out(orders, &me) {
+        state.unfinished.extend(orders);
+        if let Err(error) = state.carry_out(&me) {
             state.end(Err(error));
         }
         Ok(())
@@ -191,58 +227,95 @@ impl Actor for Conductor {
 }
 
 impl ConductorState {
-    fn restarted(&mut self, agent: AgentName, actor: ActorRef<AgentMessage>) -> Vec<Order> {
+    fn restarted(
+        &mut self,
+        agents: BTreeMap<AgentName, ActorRef<AgentMessage>>,
+        trainer: Option<ActorRef<TrainerMessage>>,
+        engine: bool,
+    ) -> Vec<Order> {
+        let names: Vec<AgentName> = agents.keys().cloned().collect();
+        let has_trainer = trainer.is_some();
         if let Some(society) = &mut self.society {
-            society.agents.insert(agent.clone(), actor);
+            society.agents.extend(agents);
+            society.trainer = trainer.unwrap_or_else(|| society.trainer.clone());
         }
-        self.stage.restarted(&agent)
+        self.stage.restarted(&names, has_trainer, engine)
     }
 
-    fn carry_out(
-        &mut self,
-        orders: Vec<Order>,
-        me: &ActorRef<ConductorMessage>,
-    ) -> Result<(), ConductError> {
+    /// Carries out what is unfinished. What the disk refuses is put off, and everything after it.
+    fn carry_out(&mut self, me: &ActorRef<ConductorMessage>) -> Result<(), ConductError> {
+        if self.ending.is_none() {
+            return Ok(());
+        }
         self.publish_events()?;
-        for order in orders {
-            self.carry_out_one(order, me)?;
+        while let Some(order) = self.unfinished.pop_front() {
+            match self.carry_out_one(&order, me) {
+                Ok(more) => {
+                    for order in more.into_iter().rev() {
+                        self.unfinished.push_front(order);
+                    }
+                    self.publish_events()?;
+                }
+                Err(ConductError::Record(error)) => {
+                    let Some(wait) = self.stage.recording_failed(error.to_string()) else {
+                        return Err(error.into());
+                    };
+                    self.unfinished.push_front(order);
+                    self.publish_events()?;
+                    let (timer, me) = (self.timer, me.clone());
+                    tokio::spawn(async move {
+                        timer.pause(wait).await;
+                        let _ = me.cast(ConductorMessage::Retry);
+                    });
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
+    /// Carries out one order; what follows from it comes back.
     fn carry_out_one(
         &mut self,
-        order: Order,
+        order: &Order,
         me: &ActorRef<ConductorMessage>,
-    ) -> Result<(), ConductError> {
-        let gone = |what: &str| ConductError::Society(format!("the {what} is gone"));
-        let Some(society) = &self.society else { return Ok(()) };
+    ) -> Result<Vec<Order>, ConductError> {
+        let Some(society) = &self.society else { return Ok(Vec::new()) };
         match order {
             Order::Speak { agent, turn } => {
                 // An actor that died a moment ago is restarted, and asked again then.
-                if let Some(actor) = society.agents.get(&agent) {
-                    let _ = actor.cast(AgentMessage::Speak(turn));
+                if let Some(actor) = society.agents.get(agent) {
+                    let _ = actor.cast(AgentMessage::Speak(turn.clone()));
                 }
             }
             Order::Expect(keys) => {
-                self.engine.expect(keys).map_err(|e| ConductError::Society(e.to_string()))?;
-            }
-            Order::Train { begin, steps } => {
-                let message = TrainerMessage::Advance { begin, steps };
-                society.trainer.cast(message).map_err(|_undelivered| gone("trainer"))?;
-            }
-            Order::Publish { agent, adapter } => {
-                self.recorder.keep(&agent, &adapter)?;
-                if let Some(actor) = society.agents.get(&agent) {
-                    let _ = actor.cast(AgentMessage::SwapAdapter(adapter));
+                if self.engine.expect(keys.clone()).is_err() {
+                    return Ok(self.stage.engine_failed(ENGINE_LOST));
                 }
             }
-            Order::Restart { agent, adapter } => {
-                let message = SupervisorMessage::Restart { agent, adapter };
-                society.supervisor.cast(message).map_err(|_undelivered| gone("supervisor"))?;
+            Order::Train { begin, steps } => {
+                let message = TrainerMessage::Advance { begin: begin.clone(), steps: *steps };
+                // A trainer that died a moment ago is restarted, and told again then.
+                let _ = society.trainer.cast(message);
             }
+            Order::Publish { agent, adapter } => {
+                self.recorder.keep(agent, adapter)?;
+                self.stage.recorded();
+                if let Some(actor) = society.agents.get(agent) {
+                    let _ = actor.cast(AgentMessage::SwapAdapter(Arc::clone(adapter)));
+                }
+            }
+            Order::Restart { .. } | Order::Deadline { .. } | Order::Hang { .. } => {
+                self.wait_for(order, me);
+            }
+            // An engine and a trainer that are gone already are lost as ordered.
+            Order::LoseEngine => drop(self.engine.lose()),
+            Order::LoseTrainer => drop(society.trainer.cast(TrainerMessage::Panic)),
+            Order::FillDisk => self.recorder.refuse_once(),
             Order::EndTick(tick) => {
-                self.recorder.end_tick(tick)?;
+                self.recorder.end_tick(*tick)?;
+                self.stage.recorded();
                 let (control, me) = (self.control.clone(), me.clone());
                 tokio::spawn(async move {
                     control.ready().await;
@@ -250,14 +323,50 @@ impl ConductorState {
                 });
             }
             Order::Finish(tick) => {
-                self.recorder.end_tick(tick)?;
+                self.recorder.end_tick(*tick)?;
                 let summary = serde_json::to_string_pretty(&self.summary).unwrap_or_default();
                 self.recorder.write("summary.json", &(summary + "\n"))?;
                 self.end(Ok(self.summary.clone()));
             }
-            Order::Fail(reason) => self.end(Err(ConductError::Society(reason))),
+            Order::Fail(reason) => self.end(Err(ConductError::Society(reason.clone()))),
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    /// Orders that are carried out later, without anybody waiting.
+    fn wait_for(&mut self, order: &Order, me: &ActorRef<ConductorMessage>) {
+        let (timer, me) = (self.timer, me.clone());
+        match order {
+            Order::Restart { parts, milliseconds } => {
+                let (parts, milliseconds) = (parts.clone(), *milliseconds);
+                let Some(society) = &self.society else { return };
+                let supervisor = society.supervisor.clone();
+                tokio::spawn(async move {
+                    timer.pause(milliseconds).await;
+                    // A supervisor that is gone has taken the whole society with it.
+                    let _ = supervisor.cast(SupervisorMessage::Restart(parts));
+                });
+            }
+            Order::Hang { agent, round, milliseconds } => {
+                let (agent, round, milliseconds) = (Some(agent.clone()), *round, *milliseconds);
+                tokio::spawn(async move {
+                    timer.pause(milliseconds).await;
+                    let _ = me.cast(ConductorMessage::Overdue { round, agent });
+                });
+            }
+            Order::Deadline { round, milliseconds } => {
+                let (round, milliseconds) = (*round, *milliseconds);
+                let guard = tokio::spawn(async move {
+                    timer.deadline(milliseconds).await;
+                    let _ = me.cast(ConductorMessage::Overdue { round, agent: None });
+                });
+                // The announcement before was answered, or is not waited for any more.
+                if let Some(before) = self.guard.replace(guard.abort_handle()) {
+                    before.abort();
+                }
+            }
+            _ => {}
+        }
     }
 
     fn publish_events(&mut self) -> Result<(), ConductError> {

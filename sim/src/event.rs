@@ -273,6 +273,85 @@ pub enum EventKind {
         /// The version of its weights it got back.
         generation: Generation,
     },
+    /// An ordered fault struck.
+    FaultInjected {
+        /// Its kind, as in scenarios.
+        fault: String,
+        /// Whom, where it strikes an agent.
+        agent: Option<AgentName>,
+        /// In which episode.
+        episode: Option<u64>,
+    },
+    /// An agent failed too often, and the society goes on without it.
+    AgentQuarantined {
+        /// Who.
+        agent: AgentName,
+        /// Its last failure.
+        reason: String,
+    },
+    /// An answer could not be used.
+    ReplyRejected {
+        /// Whose.
+        agent: AgentName,
+        /// In which episode.
+        episode: u64,
+        /// Why.
+        reason: String,
+        /// How many answers of this turn were rejected so far.
+        attempt: u32,
+    },
+    /// A turn passed without a message; nobody hears anything.
+    TurnSkipped {
+        /// The episode.
+        episode: u64,
+        /// The turn within the episode, from 0.
+        turn: u32,
+        /// Whose turn it was.
+        agent: AgentName,
+        /// Why it said nothing.
+        reason: String,
+    },
+    /// The engine ended unexpectedly.
+    EngineFailed {
+        /// What was known of the cause.
+        reason: String,
+    },
+    /// The engine was started anew.
+    EngineRestarted {
+        /// How many times so far.
+        restarts: u32,
+        /// Jobs that are brought back to where they were.
+        jobs: usize,
+    },
+    /// The trainer's actor ended unexpectedly.
+    TrainerFailed {
+        /// What was known of the cause.
+        reason: String,
+    },
+    /// The trainer's actor was started anew.
+    TrainerRestarted {
+        /// How many times so far.
+        restarts: u32,
+        /// Jobs that are brought back to where they were.
+        jobs: usize,
+    },
+    /// The disk refused the recording; the run waits and tries again.
+    RecordingPaused {
+        /// What the system said.
+        reason: String,
+    },
+    /// The disk took what it had refused.
+    RecordingResumed {
+        /// How often it was tried again.
+        retries: u32,
+    },
+    /// A part failed too often, and the whole society is started anew.
+    SocietyRestarted {
+        /// What had failed, and why.
+        reason: String,
+        /// How many times so far.
+        restarts: u32,
+    },
     /// The holdout was scored.
     HoldoutScored {
         /// Before or after play.
@@ -289,4 +368,27 @@ pub enum EventKind {
         /// The last version of each agent's weights.
         generations: BTreeMap<AgentName, Generation>,
     },
+}
+
+impl EventKind {
+    /// Whether it tells of a fault and of what was done about it. Without these events, a run with faults that
+    /// were all mended equals the run without faults.
+    #[must_use]
+    pub fn is_supervision(&self) -> bool {
+        matches!(
+            self,
+            Self::FaultInjected { .. }
+                | Self::AgentFailed { .. }
+                | Self::AgentRestarted { .. }
+                | Self::AgentQuarantined { .. }
+                | Self::ReplyRejected { .. }
+                | Self::EngineFailed { .. }
+                | Self::EngineRestarted { .. }
+                | Self::TrainerFailed { .. }
+                | Self::TrainerRestarted { .. }
+                | Self::RecordingPaused { .. }
+                | Self::RecordingResumed { .. }
+                | Self::SocietyRestarted { .. }
+        )
+    }
 }

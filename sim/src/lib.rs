@@ -10,6 +10,7 @@
 //! - [`protocol`]: who speaks when
 //! - [`channel`]: the one place where a message crosses
 //! - [`supervisor`]: the parent of all actors
+//! - [`restart`]: who is started anew after a failure, how soon, how often
 //! - [`conductor`]: closes ticks, decides, writes events
 //! - [`agent`]: hears, asks the engine, speaks
 //! - [`training`]: triggers, lessons, the trainer
@@ -42,6 +43,7 @@ pub mod protocol;
 pub mod recorder;
 pub mod recording;
 pub mod report;
+pub mod restart;
 pub mod run;
 pub mod scenario;
 pub mod summary;

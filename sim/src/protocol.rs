@@ -30,8 +30,8 @@ pub trait Protocol: Send + std::fmt::Debug {
     /// The first steps.
     fn begin(&mut self) -> Vec<Step>;
 
-    /// The steps after `agent` said something on turn `turn`.
-    fn heard(&mut self, turn: u32, agent: &AgentName, said: &Said) -> Vec<Step>;
+    /// The steps after the turn `turn` of `agent`; nothing was said where the turn was skipped.
+    fn heard(&mut self, turn: u32, agent: &AgentName, said: Option<&Said>) -> Vec<Step>;
 
     /// Who hears what `agent` says; none where only the task does.
     fn listener(&self, agent: &AgentName) -> Option<AgentName>;

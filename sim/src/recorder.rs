@@ -1,19 +1,20 @@
 //! The run directory: the append-only event log, which is the truth, and what a researcher needs beside it.
 //!
 //! `events.jsonl` begins with a version header and is the same byte for byte for the same scenario, seed
-//! and binary; wall times stand in `times.jsonl`. Loses nothing: an event that cannot be written fails
-//! the run.
+//! and binary; wall times stand in `times.jsonl`. Loses nothing: what the disk refuses waits for the next try.
 
+mod lines;
 mod visible;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use agents::adapter::Adapter;
 use agents::name::AgentName;
 use serde_json::json;
 
+use self::lines::Lines;
 use crate::clock::Stopwatch;
 use crate::event::Event;
 
@@ -36,8 +37,8 @@ pub struct RecordError {
 #[derive(Debug)]
 pub struct Recorder {
     directory: PathBuf,
-    events: BufWriter<File>,
-    times: BufWriter<File>,
+    events: Lines<File>,
+    times: Lines<File>,
     watch: Stopwatch,
 }
 
@@ -55,13 +56,13 @@ impl Recorder {
         }
         let open = |path: &Path| File::create(path).map_err(|e| refusal(path, &e));
         let mut recorder = Self {
-            events: BufWriter::new(open(&events)?),
-            times: BufWriter::new(open(&directory.join("times.jsonl"))?),
+            events: Lines::new(open(&events)?),
+            times: Lines::new(open(&directory.join("times.jsonl"))?),
             directory: directory.into(),
             watch: Stopwatch::start(),
         };
         let header = json!({"format": FORMAT}).to_string();
-        writeln!(recorder.events, "{header}").map_err(|e| refusal(&events, &e))?;
+        recorder.events.push(&header);
         Ok(recorder)
     }
 
@@ -71,26 +72,33 @@ impl Recorder {
         &self.directory
     }
 
-    /// Appends an event.
+    /// Appends an event; it is on its way to the disk once its tick has ended.
     ///
     /// # Errors
-    /// When the disk refuses it.
+    /// When it cannot be written as JSON.
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
         let line = visible::line(event).map_err(|e| failure(&self.directory, e.to_string()))?;
-        let result = writeln!(self.events, "{line}");
-        self.check(result, "events.jsonl")
+        self.events.push(&line);
+        Ok(())
     }
 
-    /// Ends a tick: all of it is handed to the system, and its wall time noted.
+    /// Ends a tick: all of it is handed to the system, and its wall time noted. Where that fails it may be
+    /// tried again.
     ///
     /// # Errors
     /// When the disk refuses it.
     pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
-        let result = self.events.flush();
+        let result = self.events.write();
         self.check(result, "events.jsonl")?;
-        let line = json!({"tick": tick, "milliseconds": self.watch.milliseconds()});
-        let result = writeln!(self.times, "{line}").and_then(|()| self.times.flush());
+        self.times
+            .push(&json!({"tick": tick, "milliseconds": self.watch.milliseconds()}).to_string());
+        let result = self.times.write();
         self.check(result, "times.jsonl")
+    }
+
+    /// Has the disk refuse the log once: an ordered fault.
+    pub fn refuse_once(&mut self) {
+        self.events.refuse_once();
     }
 
     /// Writes a file of the run directory in one go.

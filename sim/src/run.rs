@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::agent::{AgentArguments, Role};
 use crate::backbone::{self, Fetching, HubSettings, Opened};
-use crate::clock;
+use crate::clock::{self, Timer};
 use crate::conductor::stage::{Member, Stage};
 use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
@@ -42,6 +42,8 @@ pub struct RunOptions {
     pub hub: HubSettings,
     /// The command line, for the manifest.
     pub arguments: Vec<String>,
+    /// How long the run's waits are.
+    pub timer: Timer,
 }
 
 /// A finished run.
@@ -114,6 +116,7 @@ pub struct Prepared {
     members: BTreeMap<AgentName, Member>,
     recorder: Recorder,
     notices: Vec<String>,
+    timer: Timer,
 }
 
 /// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.
@@ -137,7 +140,7 @@ pub fn prepare(
     let manifest = manifest(&scenario, options, &origins, &starts)?;
     recorder.write("manifest.json", &format!("{manifest:#}\n"))?;
     let (scenario, task) = (Arc::new(scenario), Arc::new(task));
-    Ok(Prepared { scenario, task, members, recorder, notices })
+    Ok(Prepared { scenario, task, members, recorder, notices, timer: options.timer })
 }
 
 impl Prepared {
@@ -162,13 +165,14 @@ impl Prepared {
         let engine =
             Engine::start().map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
-        let agents = recipes(&self.scenario, &self.members, &engine);
+        let timer = self.timer;
+        let agents = recipes(&self.scenario, &self.members, &engine, timer);
         let stage = Stage::new(self.scenario, self.task, self.members);
         let recorder = self.recorder;
-        let engine_handle = engine.handle();
+        let handle = engine.handle();
         let conductor =
-            ConductorArguments { stage, recorder, feed, control, engine: engine_handle, ending };
-        let society = SocietyArguments { conductor, agents };
+            ConductorArguments { stage, recorder, feed, control, engine: handle, timer, ending };
+        let society = SocietyArguments { conductor, agents, engine };
         let (supervisor, running) = Actor::spawn(None, Supervisor, society)
             .await
             .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
@@ -176,7 +180,6 @@ impl Prepared {
         supervisor.stop(None);
         // The society is told to stop; how its last actor ended changes nothing any more.
         let _ = running.await;
-        drop(engine);
         let summary = result.map_err(|_silent| RunError::Silence)?.map_err(RunError::Conduct)?;
         Ok(Finished { summary, seconds: watch.seconds() })
     }
@@ -235,7 +238,7 @@ fn cast(
         start::can_learn(&start.adapter, &scenario.settings_of(name)).map_err(fail)?;
         let role = Role::of(&plan.transfer);
         let adapter = Arc::new(start.adapter);
-        let member = Member { plan: plan.clone(), role, backbone, adapter, restarts: 0 };
+        let member = Member { plan: plan.clone(), role, backbone, adapter };
         cast.members.insert(name.clone(), member);
         if let Some(origin) = start.origin {
             cast.origins.insert(name.clone(), json!({"adapter": origin}));
@@ -250,6 +253,7 @@ fn recipes(
     scenario: &Scenario,
     members: &BTreeMap<AgentName, Member>,
     engine: &Engine,
+    timer: Timer,
 ) -> Vec<Recipe> {
     let seed = Seed::new(scenario.seed).child("agent");
     members
@@ -270,6 +274,7 @@ fn recipes(
                 seed,
                 engine: engine.clone(),
                 conductor,
+                timer,
             });
             recipe
         })

@@ -11,6 +11,7 @@ pub mod problem;
 mod schema;
 mod structure;
 pub(crate) mod suggestion;
+mod supervision;
 mod validate;
 mod words;
 
@@ -24,6 +25,9 @@ use agents::name::AgentName;
 
 pub use self::load::load;
 pub use self::schema::schema;
+pub use self::supervision::{
+    AgentSupervision, Escalation, FaultKind, FaultPlan, FaultTime, SupervisionPlan,
+};
 
 /// A society and what it shall do.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,9 +58,9 @@ pub struct Scenario {
     pub triggers: Vec<TriggerPlan>,
     /// Training steps that each job takes per tick.
     pub training_steps_per_tick: usize,
-    /// Restarts that an agent may need before the run fails.
-    pub max_restarts: u32,
-    /// Crashes that the experiment orders.
+    /// What happens when a part of the society fails.
+    pub supervision: SupervisionPlan,
+    /// Faults that the experiment orders.
     pub faults: Vec<FaultPlan>,
 }
 
@@ -91,6 +95,8 @@ pub struct AgentPlan {
     pub warm_up: WarmUpPlan,
     /// Sampling temperature of its replies; 0 picks the likeliest token.
     pub temperature: f64,
+    /// What happens when it fails.
+    pub supervision: AgentSupervision,
 }
 
 /// The transfer methods.
@@ -305,22 +311,4 @@ pub enum TrainPlan {
         /// How the steps are taken.
         settings: Settings,
     },
-}
-
-/// A crash that the experiment orders.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FaultPlan {
-    /// Whose.
-    pub agent: AgentName,
-    /// When: at its first turn at or after this tick.
-    pub at_tick: u64,
-    /// What.
-    pub kind: FaultKind,
-}
-
-/// Kinds of crashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// The actor panics.
-    Panic,
 }

@@ -38,6 +38,12 @@ pub struct Summary {
     pub reward_window: usize,
     /// What each agent went through.
     pub agents: BTreeMap<AgentName, AgentSummary>,
+    /// Restarts of the engine.
+    #[serde(default)]
+    pub engine_restarts: u32,
+    /// Restarts of the trainer.
+    #[serde(default)]
+    pub trainer_restarts: u32,
     #[serde(skip)]
     phase: Option<Phase>,
     /// Rewards count only while the society plays to learn.
@@ -64,6 +70,12 @@ pub struct AgentSummary {
     pub rolled_back: u32,
     /// Restarts of its actor.
     pub restarts: u32,
+    /// Turns that passed without a message.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Whether it failed too often, and the society went on without it.
+    #[serde(default)]
+    pub quarantined: bool,
 }
 
 impl Summary {
@@ -98,6 +110,10 @@ impl Summary {
             }
             EventKind::TrainingRolledBack { agent, .. } => self.agent(agent).rolled_back += 1,
             EventKind::AgentRestarted { agent, .. } => self.agent(agent).restarts += 1,
+            EventKind::AgentQuarantined { agent, .. } => self.agent(agent).quarantined = true,
+            EventKind::TurnSkipped { agent, .. } => self.agent(agent).skipped += 1,
+            EventKind::EngineRestarted { .. } => self.engine_restarts += 1,
+            EventKind::TrainerRestarted { .. } => self.trainer_restarts += 1,
             EventKind::HoldoutScored { phase, scores } => {
                 let slot = if *phase == Phase::Before { &mut self.before } else { &mut self.after };
                 *slot = Some(scores.clone());
@@ -112,7 +128,14 @@ impl Summary {
             | EventKind::EpisodeStarted { .. }
             | EventKind::MessageDelivered { .. }
             | EventKind::TriggerFired { .. }
-            | EventKind::AgentFailed { .. } => {}
+            | EventKind::AgentFailed { .. }
+            | EventKind::FaultInjected { .. }
+            | EventKind::ReplyRejected { .. }
+            | EventKind::EngineFailed { .. }
+            | EventKind::TrainerFailed { .. }
+            | EventKind::RecordingPaused { .. }
+            | EventKind::RecordingResumed { .. }
+            | EventKind::SocietyRestarted { .. } => {}
         }
     }
 

@@ -1,33 +1,32 @@
-//! The supervisor: parent of conductor, trainer and agents. It starts them, hears when one ends, and starts
-//! an agent anew when the conductor says so.
+//! The supervisor: parent of conductor, trainer and agents, and owner of the engine. It starts them, hears when
+//! one ends, and starts anew what the conductor says.
 //!
 //! ```text
 //! supervisor ─┬─ conductor   (its end ends the run)
-//!             ├─ trainer     (its end ends the run)
+//!             ├─ engine      (a thread; its end is noticed by those who ask it)
+//!             ├─ trainer     (its end is told to the conductor)
 //!             └─ agent × n   (its end is told to the conductor)
 //! ```
+//! ractor only tells a parent that a child has ended: whom to start anew, when, and when to give up is decided
+//! by the conductor's stage.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use agents::adapter::Adapter;
+use agents::engine::Engine;
 use agents::name::AgentName;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use crate::agent::{Agent, AgentArguments, AgentMessage};
+use crate::conductor::order::Restart;
+use crate::conductor::oversight::Part;
 use crate::conductor::{Conductor, ConductorArguments, ConductorMessage};
-use crate::training::trainer::{Trainer, TrainerArguments};
+use crate::training::trainer::{Trainer, TrainerArguments, TrainerMessage};
 
 /// What the supervisor can be told.
 #[derive(Debug)]
 pub enum SupervisorMessage {
-    /// Start an agent's actor anew with these weights.
-    Restart {
-        /// Whose.
-        agent: AgentName,
-        /// The weights.
-        adapter: Arc<Adapter>,
-    },
+    /// Start parts of the society anew; what still lives of them is ended first.
+    Restart(Restart),
 }
 
 /// Makes an agent's arguments, once its conductor is known.
@@ -39,6 +38,8 @@ pub struct SocietyArguments {
     pub conductor: ConductorArguments,
     /// The agents.
     pub agents: Vec<Recipe>,
+    /// Who runs the models.
+    pub engine: Engine,
 }
 
 impl std::fmt::Debug for SocietyArguments {
@@ -52,10 +53,11 @@ impl std::fmt::Debug for SocietyArguments {
 #[derive(Debug)]
 pub struct SupervisorState {
     conductor: ActorRef<ConductorMessage>,
+    engine: Engine,
     /// What each agent is made from.
     recipes: BTreeMap<AgentName, AgentArguments>,
-    /// Whose actor has this identity.
-    living: BTreeMap<ActorId, AgentName>,
+    /// Which part an actor is; the conductor is not in here.
+    living: BTreeMap<ActorId, (Part, ActorCell)>,
 }
 
 /// The actor.
@@ -72,18 +74,17 @@ impl Actor for Supervisor {
         me: ActorRef<SupervisorMessage>,
         arguments: SocietyArguments,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let engine = arguments.conductor.engine.clone();
-        let (conductor, _) =
-            Actor::spawn_linked(None, Conductor, arguments.conductor, me.get_cell()).await?;
-        let trainer = TrainerArguments { engine, conductor: conductor.clone() };
-        let (trainer, _) = Actor::spawn_linked(None, Trainer, trainer, me.get_cell()).await?;
+        let SocietyArguments { conductor, agents: recipes, engine } = arguments;
+        let (conductor, _) = Actor::spawn_linked(None, Conductor, conductor, me.get_cell()).await?;
         let mut state = SupervisorState {
             conductor: conductor.clone(),
+            engine,
             recipes: BTreeMap::new(),
             living: BTreeMap::new(),
         };
+        let trainer = state.spawn_trainer(&me).await?;
         let mut agents = BTreeMap::new();
-        for recipe in arguments.agents {
+        for recipe in recipes {
             let recipe = recipe(conductor.clone());
             let name = recipe.name.clone();
             state.recipes.insert(name.clone(), recipe);
@@ -100,13 +101,7 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Restart { agent, adapter } => {
-                if let Some(recipe) = state.recipes.get_mut(&agent) {
-                    recipe.adapter = adapter;
-                }
-                let actor = state.spawn(&agent, &me).await?;
-                state.conductor.cast(ConductorMessage::AgentRestarted { agent, actor })?;
-            }
+            SupervisorMessage::Restart(parts) => state.restart(parts, &me).await?,
         }
         Ok(())
     }
@@ -124,17 +119,53 @@ impl Actor for Supervisor {
             }
             _ => return Ok(()),
         };
-        let message = match state.living.remove(&id) {
-            Some(agent) => ConductorMessage::AgentFailed { agent, reason },
-            None => ConductorMessage::Broken { reason },
-        };
+        // Nobody misses an actor that was ended for its successor; a conductor's end is heard by the run.
+        let Some((part, _)) = state.living.remove(&id) else { return Ok(()) };
         // A conductor that is gone has dropped the run's ending, which is how the run hears of it.
-        let _ = state.conductor.cast(message);
+        let _ = state.conductor.cast(ConductorMessage::Failed { part, reason });
         Ok(())
     }
 }
 
 impl SupervisorState {
+    async fn restart(
+        &mut self,
+        parts: Restart,
+        me: &ActorRef<SupervisorMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Restart { agents: names, trainer, engine } = parts;
+        if engine {
+            self.engine.restart()?;
+        }
+        let trainer = if trainer {
+            self.end(&Part::Trainer);
+            Some(self.spawn_trainer(me).await?)
+        } else {
+            None
+        };
+        let mut agents = BTreeMap::new();
+        for (name, adapter) in names {
+            self.end(&Part::Agent(name.clone()));
+            if let Some(recipe) = self.recipes.get_mut(&name) {
+                recipe.adapter = adapter;
+            }
+            let actor = self.spawn(&name, me).await?;
+            agents.insert(name, actor);
+        }
+        Ok(self.conductor.cast(ConductorMessage::Restarted { agents, trainer, engine })?)
+    }
+
+    /// Ends the actors that still play a part; their last words are not heard.
+    fn end(&mut self, part: &Part) {
+        self.living.retain(|_, (living, actor)| {
+            let stays = living != part;
+            if !stays {
+                actor.kill();
+            }
+            stays
+        });
+    }
+
     async fn spawn(
         &mut self,
         name: &AgentName,
@@ -143,7 +174,18 @@ impl SupervisorState {
         let unknown = || ActorProcessingErr::from(format!("there is no agent `{name}`"));
         let recipe = self.recipes.get(name).cloned().ok_or_else(unknown)?;
         let (actor, _) = Actor::spawn_linked(None, Agent, recipe, me.get_cell()).await?;
-        self.living.insert(actor.get_id(), name.clone());
+        self.living.insert(actor.get_id(), (Part::Agent(name.clone()), actor.get_cell()));
         Ok(actor)
+    }
+
+    async fn spawn_trainer(
+        &mut self,
+        me: &ActorRef<SupervisorMessage>,
+    ) -> Result<ActorRef<TrainerMessage>, ActorProcessingErr> {
+        let (engine, conductor) = (self.engine.handle(), self.conductor.clone());
+        let arguments = TrainerArguments { engine, conductor };
+        let (trainer, _) = Actor::spawn_linked(None, Trainer, arguments, me.get_cell()).await?;
+        self.living.insert(trainer.get_id(), (Part::Trainer, trainer.get_cell()));
+        Ok(trainer)
     }
 }

@@ -47,7 +47,8 @@ fn check_text(name: &str, report: &str) {
 /// The names of the variants of the mistakes in a report.
 fn kinds(problems: &Problems) -> Vec<String> {
     let names = problems.all().iter().map(|problem| format!("{problem:?}"));
-    names.map(|name| name.split([' ', '{']).next().unwrap().to_owned()).collect()
+    let bare = |name: &str| name.strip_prefix("Fault(").unwrap_or(name).to_owned();
+    names.map(|name| bare(name.split([' ', '{']).next().unwrap())).collect()
 }
 
 fn files() -> Vec<PathBuf> {
@@ -109,15 +110,21 @@ fn missing_and_oversized_files_are_reported() {
 
 #[test]
 fn every_kind_of_mistake_has_a_file() {
-    let source = include_str!("../../sim/src/scenario/problem.rs");
-    let (_, variants) = source.split_once("pub enum Problem {").unwrap();
-    let (variants, _) = variants.split_once("\n}\n").unwrap();
-    let mut all: BTreeSet<String> = variants
-        .lines()
-        .filter_map(|line| line.strip_prefix("    "))
-        .filter(|line| line.starts_with(char::is_uppercase))
-        .map(|line| line.split([' ', '{', ',']).next().unwrap().to_owned())
-        .collect();
+    let variants = |source: &str, opening: &str| -> BTreeSet<String> {
+        let (_, variants) = source.split_once(opening).unwrap();
+        let (variants, _) = variants.split_once("\n}\n").unwrap();
+        variants
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .filter(|line| line.starts_with(char::is_uppercase))
+            .map(|line| line.split([' ', '{', ',', '(']).next().unwrap().to_owned())
+            .collect()
+    };
+    let problems = include_str!("../../sim/src/scenario/problem.rs");
+    let mut all = variants(problems, "pub enum Problem {");
+    assert!(all.remove("Fault"));
+    let faults = include_str!("../../sim/src/scenario/problem/fault.rs");
+    all.extend(variants(faults, "pub enum FaultProblem {"));
     assert!(all.len() > 30, "{all:?}");
     for file in files() {
         for kind in kinds(&refused(&file, &[])) {

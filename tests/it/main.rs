@@ -7,6 +7,8 @@ mod command_line;
 #[cfg(test)]
 mod customer_data;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod invalid_scenarios;
 #[cfg(test)]
 mod pretraining;

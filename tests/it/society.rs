@@ -1,6 +1,6 @@
 //! Whole runs of the customer-service society with the embedded model.
 
-use polylogue_tests::{Ran, SMALL, events, play, prepared, root, run, shared_data, shared_model};
+use polylogue_tests::{Ran, events, run, shared_data, shared_model};
 use sim::event::{Event, EventKind, Phase, Said};
 
 fn count(events: &[Event], is: impl Fn(&EventKind) -> bool) -> usize {
@@ -57,31 +57,6 @@ fn two_runs_with_one_seed_are_the_same_bytes_and_another_seed_is_not() {
 }
 
 #[test]
-fn a_crash_changes_nothing_but_the_supervision_events() {
-    let small = ["episodes=24", "task.support.holdout_limit=4"];
-    let fault = "faults=[{ agent = \"reply\", at_tick = 8, kind = \"panic\" }]";
-    let calm = run(&small);
-    let hurt = run(&[small[0], small[1], fault]);
-    let told = events(&hurt.log);
-    assert_eq!(count(&told, |k| matches!(k, EventKind::AgentFailed { .. })), 1);
-    assert_eq!(count(&told, |k| matches!(k, EventKind::AgentRestarted { restarts: 1, .. })), 1);
-    assert_eq!(hurt.finished.summary.agents.values().map(|a| a.restarts).sum::<u32>(), 1);
-    let rest = |log: &str| -> Vec<(u64, EventKind)> {
-        events(log)
-            .into_iter()
-            .filter(|event| {
-                !matches!(
-                    event.kind,
-                    EventKind::AgentFailed { .. } | EventKind::AgentRestarted { .. }
-                )
-            })
-            .map(|event| (event.tick, event.kind))
-            .collect()
-    };
-    assert_eq!(rest(&calm.log), rest(&hurt.log));
-}
-
-#[test]
 fn the_channel_cuts_what_is_too_long() {
     let ran = run(&["episodes=8", "task.support.holdout_limit=4", "channel.text.max_tokens=4"]);
     for event in events(&ran.log) {
@@ -89,38 +64,6 @@ fn the_channel_cuts_what_is_too_long() {
             assert!(tokens <= 4);
         }
     }
-}
-
-/// A chat template is foreign code and may fail on what only one customer says.
-#[test]
-fn a_prompt_that_cannot_be_made_ends_the_run_with_the_reason_and_crashes_nobody() {
-    let model = tempfile::tempdir().unwrap();
-    let tiny = root().join("agents/polylogue-tiny");
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        std::fs::copy(tiny.join(name), model.path().join(name)).unwrap();
-    }
-    let template = "{% for m in messages %}{% if 'zebra' in m.content %}\
-        {{ raise_exception('no zebras') }}{% endif %}{{ m.content }}{% endfor %}";
-    std::fs::write(model.path().join("chat_template.jinja"), template).unwrap();
-    let holdout = model.path().join("holdout.jsonl");
-    let query = r#"{"text": "my zebra lost the bag", "intent": "room_request", "slots": {}, "must": [["hotel"]], "reply": "We ask the hotel."}"#;
-    std::fs::write(&holdout, query).unwrap();
-    let settings = [
-        format!("backbone.base={{ path = \"{}\" }}", model.path().display()),
-        format!("task.support.holdout={}", holdout.display()),
-        "triggers=[]".to_owned(),
-        "agents.reply.warm_up.steps=1".to_owned(),
-    ];
-    let settings: Vec<&str> =
-        SMALL.into_iter().chain(settings.each_ref().map(String::as_str)).collect();
-    let (ready, directory) =
-        prepared(&root().join("scenarios/customer_service"), &settings).unwrap();
-    let error = play(ready).unwrap_err().to_string();
-    assert!(error.contains("reply could not answer: chat template"), "{error}");
-    assert!(error.contains("no zebras"), "{error}");
-    let log = std::fs::read_to_string(directory.path().join("events.jsonl")).unwrap();
-    let crashed = |k: &EventKind| matches!(k, EventKind::AgentFailed { .. });
-    assert_eq!(count(&events(&log), crashed), 0, "{log}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sim::clock::Timer;
 use sim::control::Control;
 use sim::event::Event;
 use sim::feed::Feed;
@@ -79,7 +80,11 @@ pub fn prepared(path: &Path, set: &[&str]) -> Result<(Prepared, TempDir), RunErr
     let scenario = sim::scenario::load(path, &set, None)
         .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
     let directory = tempfile::tempdir().expect("a temporary folder");
-    let options = RunOptions { out: Some(directory.path().into()), ..RunOptions::default() };
+    let options = RunOptions {
+        out: Some(directory.path().into()),
+        timer: Timer::Jump,
+        ..RunOptions::default()
+    };
     Ok((sim::run::prepare(scenario, &options, &mut |_| {})?, directory))
 }
 

@@ -47,10 +47,6 @@ impl Plain {
                 ))
             }
             EventKind::EpisodeFinished { .. } => self.progress(),
-            EventKind::AgentFailed { agent, reason } => Some(format!("{agent} failed: {reason}")),
-            EventKind::AgentRestarted { agent, restarts, generation } => {
-                Some(format!("{agent} restarted on {generation}, restart {restarts}"))
-            }
             EventKind::HoldoutScored { phase, scores } => Some(holdout(*phase, scores)),
             EventKind::RunFinished { episodes, stopped, .. } => {
                 let how = if *stopped { "stopped early" } else { "done" };
@@ -60,6 +56,19 @@ impl Plain {
             | EventKind::TrainingStarted { .. }
             | EventKind::GenerationPublished { .. }
             | EventKind::TrainingRolledBack { .. } => self.learning(kind),
+            EventKind::FaultInjected { .. }
+            | EventKind::AgentFailed { .. }
+            | EventKind::AgentRestarted { .. }
+            | EventKind::AgentQuarantined { .. }
+            | EventKind::ReplyRejected { .. }
+            | EventKind::TurnSkipped { .. }
+            | EventKind::EngineFailed { .. }
+            | EventKind::EngineRestarted { .. }
+            | EventKind::TrainerFailed { .. }
+            | EventKind::TrainerRestarted { .. }
+            | EventKind::RecordingPaused { .. }
+            | EventKind::RecordingResumed { .. }
+            | EventKind::SocietyRestarted { .. } => supervision(kind),
             EventKind::EpisodeStarted { .. }
             | EventKind::MessageDelivered { .. }
             | EventKind::TrainingStepped { .. } => None,
@@ -112,6 +121,49 @@ impl Plain {
             _ => None,
         }
     }
+}
+
+/// Failures and what was done about them.
+fn supervision(kind: &EventKind) -> Option<String> {
+    let jobs = |jobs: usize| match jobs {
+        0 => String::new(),
+        jobs => format!(", {} brought back", counted(jobs as u64, "job")),
+    };
+    Some(match kind {
+        EventKind::FaultInjected { fault, agent: Some(agent), .. } => {
+            format!("ordered fault: {fault} of {agent}")
+        }
+        EventKind::FaultInjected { fault, .. } => format!("ordered fault: {fault}"),
+        EventKind::AgentFailed { agent, reason } => format!("{agent} failed: {reason}"),
+        EventKind::AgentRestarted { agent, restarts, generation } => {
+            format!("{agent} restarted on {generation}, restart {restarts}")
+        }
+        EventKind::AgentQuarantined { agent, reason } => {
+            format!("{agent} in quarantine, its turns are skipped: {reason}")
+        }
+        EventKind::ReplyRejected { agent, reason, attempt, .. } => {
+            format!("answer {attempt} of {agent} rejected: {reason}")
+        }
+        EventKind::TurnSkipped { episode, agent, reason, .. } => {
+            format!("turn of {agent} in episode {episode} skipped: {reason}")
+        }
+        EventKind::EngineFailed { reason } => format!("the engine failed: {reason}"),
+        EventKind::EngineRestarted { restarts, jobs: lost } => {
+            format!("the engine restarted, restart {restarts}{}", jobs(*lost))
+        }
+        EventKind::TrainerFailed { reason } => format!("the trainer failed: {reason}"),
+        EventKind::TrainerRestarted { restarts, jobs: lost } => {
+            format!("the trainer restarted, restart {restarts}{}", jobs(*lost))
+        }
+        EventKind::RecordingPaused { reason } => format!("recording paused: {reason}"),
+        EventKind::RecordingResumed { retries } => {
+            format!("recording goes on, number of retries: {retries}")
+        }
+        EventKind::SocietyRestarted { reason, restarts } => {
+            format!("all started anew, time {restarts}: {reason}")
+        }
+        _ => return None,
+    })
 }
 
 fn holdout(phase: Phase, scores: &Scores) -> String {

@@ -8,6 +8,7 @@ pub(crate) mod curve;
 pub(crate) mod exchange;
 pub(crate) mod log;
 pub(crate) mod run;
+mod supervision;
 
 use std::collections::BTreeMap;
 
@@ -60,16 +61,19 @@ impl State {
             EventKind::EpisodeStarted { episode, query, .. } => self.open(*episode, query),
             EventKind::EpisodeFinished { .. } => self.close(&event.kind),
             EventKind::MessageDelivered { .. } => self.hear(&event.kind),
-            EventKind::AgentFailed { agent, reason } => {
-                self.agent_mut(agent.as_str()).failed = true;
-                self.note(Notice::Failed, agent.as_str(), reason.clone());
-            }
-            EventKind::AgentRestarted { agent, restarts, generation } => {
-                let it = self.agent_mut(agent.as_str());
-                (it.failed, it.restarts, it.generation) = (false, *restarts, generation.0);
-                let words = format!("{restarts} on {generation}");
-                self.note(Notice::Restarted, agent.as_str(), words);
-            }
+            EventKind::FaultInjected { .. }
+            | EventKind::AgentFailed { .. }
+            | EventKind::AgentRestarted { .. }
+            | EventKind::AgentQuarantined { .. }
+            | EventKind::ReplyRejected { .. }
+            | EventKind::TurnSkipped { .. }
+            | EventKind::EngineFailed { .. }
+            | EventKind::EngineRestarted { .. }
+            | EventKind::TrainerFailed { .. }
+            | EventKind::TrainerRestarted { .. }
+            | EventKind::RecordingPaused { .. }
+            | EventKind::RecordingResumed { .. }
+            | EventKind::SocietyRestarted { .. } => self.mend(&event.kind),
             EventKind::HoldoutScored { phase, scores } => match phase {
                 Phase::After => self.after = Some(scores.clone()),
                 Phase::Transfer | Phase::Before | Phase::Play => self.before = Some(scores.clone()),

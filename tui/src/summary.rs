@@ -76,6 +76,12 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
         if agent.rolled_back > 0 {
             line.extend([", ", &agent.rolled_back.to_string(), " rolled back"]);
         }
+        if agent.quarantined {
+            line.push_str(", in quarantine");
+        }
+        if agent.skipped > 0 {
+            line.extend([", ", &agent.skipped.to_string(), " turns skipped"]);
+        }
         if agent.restarts > 0 {
             line.extend([", ", &agent.restarts.to_string(), " restarts"]);
         }

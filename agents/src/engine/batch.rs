@@ -15,16 +15,22 @@ const MOST_ROWS: usize = 128;
 pub(crate) struct Waiting {
     here: BTreeMap<Key, Request>,
     announced: BTreeSet<Key>,
+    /// The number of the last announcement.
+    round: u64,
 }
 
 impl Waiting {
-    /// A request that comes again (its agent was restarted) takes the place of the first.
+    /// A request of an earlier announcement is dropped, and so answered with an error: nobody waits for it.
     pub(crate) fn add(&mut self, request: Request) {
-        self.here.insert(request.key.clone(), request);
+        if request.key.0 >= self.round {
+            self.here.insert(request.key.clone(), request);
+        }
     }
 
     pub(crate) fn expect(&mut self, keys: Vec<Key>) {
-        self.announced.extend(keys);
+        self.round = keys.first().map_or(self.round, |key| key.0);
+        self.here.retain(|key, _| key.0 >= self.round);
+        self.announced = keys.into_iter().collect();
     }
 
     /// The announced requests, in the order of their keys, once all of them are here.

@@ -3,8 +3,8 @@
 //! The queue is bounded; who finds it full is told so at once and never waits.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::decode::{Got, Want};
 use super::train::Advance;
@@ -17,8 +17,10 @@ use crate::name::AgentName;
 /// Requests that may wait: far more than a tick of the largest society asks for.
 const BOUND: usize = 65_536;
 
-/// Identifies a request within a tick: who asks, in which episode.
-pub type Key = (AgentName, u64);
+/// Identifies a request: which announcement it belongs to, who asks, in which episode.
+///
+/// Announcements are numbered upwards; what is asked again after a failure has a new number.
+pub type Key = (u64, AgentName, u64);
 
 /// Takes one answer; an engine that ends without giving one answers with an error.
 pub struct Answer<T: Send + 'static>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
@@ -86,13 +88,13 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Sends requests to an engine. Cheap to clone.
+/// Sends requests to an engine; to its successor once it was restarted. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EngineHandle(SyncSender<Command>);
+pub struct EngineHandle(Arc<RwLock<SyncSender<Command>>>);
 
 pub(crate) fn channel() -> (EngineHandle, Receiver<Command>) {
     let (sender, receiver) = sync_channel(BOUND);
-    (EngineHandle(sender), receiver)
+    (EngineHandle(Arc::new(RwLock::new(sender))), receiver)
 }
 
 impl EngineHandle {
@@ -104,7 +106,8 @@ impl EngineHandle {
         self.send(Command::Infer(request))
     }
 
-    /// Announces requests: they run as one batch once all of them are there.
+    /// Announces requests: they run as one batch once all of them are there. What was announced before and has
+    /// not run is dropped.
     ///
     /// # Errors
     /// When the engine has ended or its queue is full.
@@ -144,12 +147,28 @@ impl EngineHandle {
         self.send(Command::Advance { jobs, steps })
     }
 
+    /// Ends the engine's thread as a crash would: what waits is answered with an error, jobs are lost.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn lose(&self) -> Result<()> {
+        self.send(Command::Stop)
+    }
+
     pub(crate) fn stop(&self) -> Result<()> {
         self.send(Command::Stop)
     }
 
+    /// Leads every clone of this handle to a new queue.
+    pub(crate) fn replace(&self) -> Receiver<Command> {
+        let (sender, receiver) = sync_channel(BOUND);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sender;
+        receiver
+    }
+
     fn send(&self, command: Command) -> Result<()> {
         // A refused command is dropped here, and its answer with it: the sender hears of it twice.
-        self.0.try_send(command).map_err(|_full_or_gone| ModelError::EngineStopped)
+        let sender = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        sender.try_send(command).map_err(|_full_or_gone| ModelError::EngineStopped)
     }
 }

@@ -14,12 +14,25 @@ pub(super) struct Episode {
     /// Index of the item in its data set.
     pub(super) item: usize,
     pub(super) protocol: Box<dyn Protocol>,
-    /// What was delivered, by turn.
-    pub(super) said: Vec<Said>,
+    /// What was delivered, by turn; nothing of turns that were skipped.
+    pub(super) said: Vec<Option<Said>>,
     /// Who is asked to speak, having heard these turns.
     pub(super) asked: Option<(AgentName, Vec<u32>)>,
-    /// What it answered; taken in when the tick closes.
-    pub(super) answer: Option<(Generation, Said)>,
+    /// What came of asking; taken in when the tick closes.
+    pub(super) answer: Option<Reply>,
+    /// Answers of the present turn that were rejected.
+    pub(super) rejected: u32,
+}
+
+/// What came of asking an agent.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    /// It said something under these weights.
+    Said(Generation, Said),
+    /// What it said cannot be used.
+    Rejected(String),
+    /// It will not say anything on this turn, for this reason.
+    Silent(String),
 }
 
 /// How an episode went.
@@ -34,7 +47,7 @@ pub(super) struct Result {
 
 impl Episode {
     pub(super) fn new(item: usize, protocol: Box<dyn Protocol>) -> Self {
-        Self { item, protocol, said: Vec::new(), asked: None, answer: None }
+        Self { item, protocol, said: Vec::new(), asked: None, answer: None, rejected: 0 }
     }
 
     /// Scores what was said against the item.
@@ -46,7 +59,7 @@ impl Episode {
             resolved: false,
             outcome: Outcome { reward: 0.0, intent_correct: false, verdict_correct: false },
         };
-        for said in &self.said {
+        for said in self.said.iter().flatten() {
             match said {
                 Said::Label { label, .. } => result.topic.clone_from(label),
                 Said::Text { text } => result.reply.clone_from(text),

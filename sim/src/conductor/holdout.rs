@@ -24,8 +24,8 @@ impl Holdout {
         self.resolved += usize::from(resolved);
     }
 
-    pub(super) fn understood(&mut self, item: usize, said: &[Said]) {
-        let label = said.iter().find(|said| matches!(said, Said::Label { .. }));
+    pub(super) fn understood(&mut self, item: usize, said: &[Option<Said>]) {
+        let label = said.iter().flatten().find(|said| matches!(said, Said::Label { .. }));
         self.topics.extend(label.map(|label| (item, label.clone())));
     }
 

@@ -10,6 +10,7 @@ use agents::transfer::{self, Demonstration};
 
 use crate::agent::Role;
 use crate::scenario::{AgentPlan, WarmUpPlan};
+use crate::training::trainer::NewJob;
 use agents::backbone::Backbone;
 use agents::error::Result;
 use agents::learning::job::{JobSpec, Lesson};
@@ -26,8 +27,6 @@ pub struct Member {
     pub backbone: Arc<Backbone>,
     /// The last published version of its weights.
     pub adapter: Arc<Adapter>,
-    /// Restarts of its actor so far.
-    pub restarts: u32,
 }
 
 /// A job that runs.
@@ -38,6 +37,8 @@ pub(super) struct Running {
     pub(super) steps: usize,
     pub(super) first_loss: Option<f64>,
     pub(super) last_loss: f64,
+    /// What it was begun with and how many steps it has taken since: enough to bring it back.
+    pub(super) begun: NewJob,
 }
 
 /// Jobs in progress, by number.

@@ -9,6 +9,17 @@ use agents::name::AgentName;
 use crate::agent::Turn;
 use crate::training::trainer::NewJob;
 
+/// Parts that are started anew together.
+#[derive(Clone, Debug, Default)]
+pub struct Restart {
+    /// Agents, each with the weights it gets back.
+    pub agents: Vec<(AgentName, Arc<Adapter>)>,
+    /// The trainer.
+    pub trainer: bool,
+    /// The engine.
+    pub engine: bool,
+}
+
 /// What the conductor shall do.
 #[derive(Debug)]
 pub enum Order {
@@ -35,13 +46,35 @@ pub enum Order {
         /// The weights.
         adapter: Arc<Adapter>,
     },
-    /// Start an agent's actor anew.
+    /// Start parts of the society anew.
     Restart {
-        /// Whose.
-        agent: AgentName,
-        /// The weights it gets back.
-        adapter: Arc<Adapter>,
+        /// Which.
+        parts: Restart,
+        /// How long to wait before, in milliseconds.
+        milliseconds: u64,
     },
+    /// Tell when an announcement is still unanswered after so many milliseconds.
+    Deadline {
+        /// The announcement.
+        round: u64,
+        /// How long it may take.
+        milliseconds: u64,
+    },
+    /// Tell when the time of an agent is over that was ordered not to answer.
+    Hang {
+        /// Who.
+        agent: AgentName,
+        /// To which announcement.
+        round: u64,
+        /// How long it may take.
+        milliseconds: u64,
+    },
+    /// End the engine's thread: an ordered fault.
+    LoseEngine,
+    /// Let the trainer's actor panic: an ordered fault.
+    LoseTrainer,
+    /// Let the disk refuse the log once: an ordered fault.
+    FillDisk,
     /// This tick is over.
     EndTick(u64),
     /// The run is over.

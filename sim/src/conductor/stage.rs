@@ -3,27 +3,29 @@
 //! A tick closes when every agent that was asked has answered; only then are answers taken in, in the
 //! order of their episodes, so nothing depends on who was faster.
 
+mod faults;
 mod learning;
 mod probes;
 mod supervision;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agents::adapter::Generation;
 use agents::name::AgentName;
 use agents::seed::Seed;
 
-use super::episode::Episode;
+use super::episode::{Episode, Reply};
 use super::holdout::Holdout;
 pub use super::learner::Member;
 use super::learner::RunningJobs;
 pub use super::order::Order;
-use crate::agent::{Role, Turn};
+use super::oversight::{Awaited, Oversight};
+use crate::agent::Role;
 use crate::channel::cross;
-use crate::event::{AgentCard, Event, EventKind, Phase, Said};
+use crate::event::{AgentCard, Event, EventKind, Phase};
 use crate::protocol::{self, Step};
-use crate::scenario::{FaultPlan, Scenario};
+use crate::scenario::{FaultKind, Scenario};
 use crate::task::{Item, Task};
 use crate::training::examples::{Experience, Experiences};
 use crate::training::trainer::NewJob;
@@ -45,8 +47,6 @@ pub struct Stage {
     tick: u64,
     events: Vec<Event>,
     next_seq: u64,
-    /// Supervision events that wait for the tick to close.
-    held: Vec<EventKind>,
     active: BTreeMap<u64, Episode>,
     next_episode: u64,
     /// Items of the present phase that were begun.
@@ -63,7 +63,7 @@ pub struct Stage {
     jobs: RunningJobs,
     next_job: u64,
     begin: Vec<NewJob>,
-    faults: Vec<FaultPlan>,
+    oversight: Oversight,
     stopped: bool,
 }
 
@@ -79,7 +79,6 @@ impl Stage {
         let most = members.values().map(|m| m.plan.warm_up.examples_per_intent).max();
         let (demonstrations, stream) = task.order(most.unwrap_or(0), seed);
         let triggers = scenario.triggers.iter().map(|plan| Trigger::new(plan.when)).collect();
-        let faults = scenario.faults.clone();
         Self {
             scenario,
             task,
@@ -89,7 +88,6 @@ impl Stage {
             tick: 0,
             events: Vec::new(),
             next_seq: 0,
-            held: Vec::new(),
             active: BTreeMap::new(),
             next_episode: 0,
             begun: 0,
@@ -104,7 +102,7 @@ impl Stage {
             jobs: RunningJobs::new(),
             next_job: 0,
             begin: Vec::new(),
-            faults,
+            oversight: Oversight::default(),
             stopped: false,
         }
     }
@@ -145,7 +143,14 @@ impl Stage {
             _ => self.task.holdout.len() as u64,
         };
         self.emit(EventKind::PhaseStarted { phase, length });
-        vec![Order::EndTick(self.tick)]
+        self.end_tick()
+    }
+
+    /// Ends the tick; an ordered fault may strike the disk.
+    fn end_tick(&mut self) -> Vec<Order> {
+        self.oversight.awaited = Awaited::Nothing;
+        let full = self.strike(FaultKind::DiskFull).then_some(Order::FillDisk);
+        full.into_iter().chain([Order::EndTick(self.tick)]).collect()
     }
 
     /// Opens the next tick: begins episodes where there is room, and lets everyone speak who is due.
@@ -162,24 +167,7 @@ impl Stage {
         if self.active.is_empty() && self.jobs.is_empty() {
             return self.next_phase();
         }
-        let mut orders = Vec::new();
-        let mut keys = Vec::new();
-        let due: Vec<(u64, AgentName)> = self
-            .active
-            .iter()
-            .filter_map(|(id, episode)| Some((*id, episode.asked.clone()?.0)))
-            .collect();
-        for (id, agent) in due {
-            keys.push((agent.clone(), id));
-            let fault = self.due_fault(&agent);
-            orders.extend(self.speak(id, &agent, fault));
-        }
-        if keys.is_empty() {
-            // Only jobs are left: the tick has nothing else to wait for.
-            return self.close_tick();
-        }
-        orders.insert(0, Order::Expect(keys));
-        orders
+        self.open_turns()
     }
 
     fn begin_episodes(&mut self) {
@@ -225,64 +213,7 @@ impl Stage {
         }
     }
 
-    fn due_fault(&mut self, agent: &AgentName) -> Option<crate::scenario::FaultKind> {
-        let tick = self.tick;
-        let place = self.faults.iter().position(|f| f.agent == *agent && f.at_tick <= tick)?;
-        Some(self.faults.remove(place).kind)
-    }
-
-    fn speak(
-        &self,
-        id: u64,
-        agent: &AgentName,
-        fault: Option<crate::scenario::FaultKind>,
-    ) -> Option<Order> {
-        let agent = agent.clone();
-        let greedy = self.phase != Phase::Play;
-        if id >= PROBES {
-            let (item, reply, _) = self.probes.get((id - PROBES) as usize)?;
-            let query = self.task.holdout[*item].query.clone();
-            let topic = self.holdout.topic(*item).cloned();
-            let heard = topic.into_iter().chain([Said::Text { text: reply.clone() }]).collect();
-            let turn = Turn { episode: id, turn: 0, query, heard, greedy, fault };
-            return Some(Order::Speak { agent, turn });
-        }
-        let episode = self.active.get(&id)?;
-        let (_, turns) = episode.asked.as_ref()?;
-        let heard = turns.iter().filter_map(|&t| episode.said.get(t as usize).cloned()).collect();
-        let query = self.item(episode.item).query.clone();
-        let turn = episode.said.len() as u32;
-        Some(Order::Speak { agent, turn: Turn { episode: id, turn, query, heard, greedy, fault } })
-    }
-
-    /// Notes an answer; the last one that is missing closes the tick.
-    pub fn replied(
-        &mut self,
-        agent: AgentName,
-        id: u64,
-        generation: Generation,
-        said: Result<Said, String>,
-    ) -> Vec<Order> {
-        let said = match said {
-            Ok(said) => said,
-            Err(reason) => return vec![Order::Fail(format!("{agent} could not answer: {reason}"))],
-        };
-        let Some(episode) = self.active.get_mut(&id) else { return Vec::new() };
-        if episode.asked.as_ref().is_none_or(|(asked, _)| *asked != agent) {
-            return Vec::new();
-        }
-        episode.answer.get_or_insert((generation, said));
-        let complete = self.active.values().all(|e| e.asked.is_none() || e.answer.is_some());
-        if !complete {
-            return Vec::new();
-        }
-        if self.probing { self.close_probes() } else { self.close_tick() }
-    }
-
     fn close_tick(&mut self) -> Vec<Order> {
-        for kind in std::mem::take(&mut self.held) {
-            self.emit(kind);
-        }
         let answered: Vec<u64> =
             self.active.iter().filter(|(_, e)| e.answer.is_some()).map(|(id, _)| *id).collect();
         for id in answered {
@@ -290,28 +221,33 @@ impl Stage {
                 return vec![Order::Fail(reason)];
             }
         }
-        if self.jobs.is_empty() {
-            return vec![Order::EndTick(self.tick)];
-        }
-        let steps = self.scenario.training_steps_per_tick;
-        vec![Order::Train { begin: std::mem::take(&mut self.begin), steps }]
+        if self.jobs.is_empty() { self.end_tick() } else { self.train() }
     }
 
     /// Lets an answer cross the channel and asks the protocol what is next.
     fn deliver(&mut self, id: u64) -> Result<(), String> {
         let Some(episode) = self.active.get_mut(&id) else { return Ok(()) };
-        let (Some((from, _)), Some((generation, said))) =
-            (episode.asked.take(), episode.answer.take())
-        else {
+        let (Some((from, _)), Some(reply)) = (episode.asked.take(), episode.answer.take()) else {
             return Ok(());
+        };
+        episode.rejected = 0;
+        let turn = episode.said.len() as u32;
+        let (generation, said) = match reply {
+            Reply::Said(generation, said) => (generation, said),
+            Reply::Rejected(reason) | Reply::Silent(reason) => {
+                episode.said.push(None);
+                let steps = episode.protocol.heard(turn, &from, None);
+                self.emit(EventKind::TurnSkipped { episode: id, turn, agent: from, reason });
+                self.follow(id, steps);
+                return Ok(());
+            }
         };
         let tokenizer = &self.members[&from].backbone.tokenizer;
         let delivered =
             cross(&self.scenario.channel, tokenizer, said).map_err(|error| error.to_string())?;
-        let turn = episode.said.len() as u32;
         let to = episode.protocol.listener(&from);
-        episode.said.push(delivered.said.clone());
-        let steps = episode.protocol.heard(turn, &from, &delivered.said);
+        episode.said.push(Some(delivered.said.clone()));
+        let steps = episode.protocol.heard(turn, &from, Some(&delivered.said));
         let (tokens, cut) = (delivered.tokens, delivered.cut);
         let said = delivered.said;
         self.emit(EventKind::MessageDelivered {

@@ -37,7 +37,7 @@ impl Protocol for Pipeline {
         self.step()
     }
 
-    fn heard(&mut self, _turn: u32, agent: &AgentName, _said: &Said) -> Vec<Step> {
+    fn heard(&mut self, _turn: u32, agent: &AgentName, _said: Option<&Said>) -> Vec<Step> {
         if self.order.get(self.position) != Some(agent) {
             return Vec::new();
         }
@@ -68,9 +68,9 @@ mod tests {
         let mut pipeline = Pipeline::new(vec![name("a"), name("b")]);
         let said = Said::Text { text: "x".into() };
         assert_eq!(pipeline.begin(), speak("a", &[]));
-        assert_eq!(pipeline.heard(0, &name("b"), &said), [], "b is out of turn");
-        assert_eq!(pipeline.heard(0, &name("a"), &said), speak("b", &[0]));
-        assert_eq!(pipeline.heard(1, &name("b"), &said), [Step::End]);
+        assert_eq!(pipeline.heard(0, &name("b"), Some(&said)), [], "b is out of turn");
+        assert_eq!(pipeline.heard(0, &name("a"), None), speak("b", &[0]));
+        assert_eq!(pipeline.heard(1, &name("b"), Some(&said)), [Step::End]);
         assert_eq!(pipeline.listener(&name("a")), Some(name("b")));
         assert_eq!(pipeline.listener(&name("b")), None);
     }

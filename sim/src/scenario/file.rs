@@ -6,6 +6,7 @@
 
 mod agents;
 mod learning;
+mod supervision;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use serde::Deserialize;
 pub(super) use self::agents::{
     AdapterFile, AgentFile, BackboneFile, Ia3File, LoraFile, TransferFile,
 };
-pub(super) use self::learning::{FaultFile, SettingsFile, TrainFile, TriggerFile, WhenFile};
+pub(super) use self::learning::{SettingsFile, TrainFile, TriggerFile, WhenFile};
+pub(super) use self::supervision::{AgentSupervisionFile, BackoffFile, FaultFile, SupervisionFile};
 use super::place::At;
 
 /// A society of agents and what it shall do.
@@ -37,10 +39,9 @@ pub(super) struct ScenarioFile {
     #[serde(default = "training_steps_per_tick")]
     #[schemars(range(min = 1, max = 1000))]
     pub(super) training_steps_per_tick: At<i64>,
-    /// Restarts that one agent may need before the run fails.
-    #[serde(default = "max_restarts")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub(super) max_restarts: At<i64>,
+    /// What happens when a part of the society fails.
+    #[serde(default)]
+    pub(super) supervision: SupervisionFile,
     /// Pretrained networks by name.
     #[schemars(required)]
     pub(super) backbone: Option<BTreeMap<At<String>, BackboneFile>>,
@@ -59,7 +60,7 @@ pub(super) struct ScenarioFile {
     /// When agents learn while the society plays, and how.
     #[serde(default)]
     pub(super) triggers: Vec<TriggerFile>,
-    /// Crashes that the experiment orders.
+    /// Faults that the experiment orders.
     #[serde(default)]
     pub(super) faults: Vec<FaultFile>,
 }
@@ -82,10 +83,6 @@ fn concurrent_episodes() -> At<i64> {
 
 fn training_steps_per_tick() -> At<i64> {
     At::untyped(2)
-}
-
-fn max_restarts() -> At<i64> {
-    At::untyped(3)
 }
 
 /// Where queries come from.

@@ -1,14 +1,18 @@
 //! Every mistake that a scenario can contain: one variant each, with its place and a way out.
 //!
 //! Names in the messages are quoted already (see [`super::suggestion`]); nothing here decides what is a
-//! mistake. How many mistakes become one report is in [`report`].
+//! mistake. How many mistakes become one report is in [`report`]; those of ordered faults in
+//! [`fault`].
 
+pub mod fault;
 pub mod report;
 
 use std::sync::Arc;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use thiserror::Error;
+
+use self::fault::FaultProblem;
 
 /// One mistake.
 #[derive(Debug, Error, Diagnostic)]
@@ -427,15 +431,10 @@ pub enum Problem {
         #[help]
         help: String,
     },
-    /// A crash of an unknown kind.
-    #[error("there is no fault {name}")]
-    UnknownFault {
-        name: String,
-        #[label("not known")]
-        at: SourceSpan,
-        #[help]
-        help: String,
-    },
+    /// A mistake of an ordered fault.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Fault(FaultProblem),
 
     // --- data ----------------------------------------------------------------------------------------
     /// Data that is not there.

@@ -6,6 +6,7 @@
 mod data;
 mod learning;
 mod society;
+mod supervision;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -92,6 +93,7 @@ impl Check<'_> {
         let protocol = self.protocol();
         let task = self.task();
         let triggers = self.triggers();
+        let supervision = self.supervision();
         let faults = self.faults();
         let channel = file
             .channel
@@ -111,7 +113,7 @@ impl Check<'_> {
             channel: channel?,
             triggers,
             training_steps_per_tick: count(&file.training_steps_per_tick),
-            max_restarts: u32::try_from(file.max_restarts.value).unwrap_or_default(),
+            supervision: supervision?,
             faults,
         })
     }

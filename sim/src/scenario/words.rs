@@ -8,7 +8,8 @@ use agents::backbone::names::Module;
 use agents::learning::optimizer::{AdamW, Lion, Method, Sgd};
 use agents::learning::schedule::Shape;
 
-use super::{BackboneSource, FaultKind, Labels, Signal};
+use super::{BackboneSource, Escalation, FaultKind, Labels, Signal};
+use crate::restart::Strategy;
 
 /// Pretrained networks inside the binary.
 pub(super) const BUILTINS: [(&str, BackboneSource); 1] = [(builtin::NAME, BackboneSource::Builtin)];
@@ -43,8 +44,28 @@ pub(super) const SCHEDULES: [(&str, Shape); 4] = [
     ("inverse_square_root", Shape::InverseSquareRoot),
 ];
 
-/// Crashes.
-pub(super) const FAULTS: [(&str, FaultKind); 1] = [("panic", FaultKind::Panic)];
+/// Who is started anew when one fails.
+pub(super) const STRATEGIES: [(&str, Strategy); 3] = [
+    ("one_for_one", Strategy::OneForOne),
+    ("one_for_all", Strategy::OneForAll),
+    ("rest_for_one", Strategy::RestForOne),
+];
+
+/// What follows when an essential part failed too often.
+pub(super) const ESCALATIONS: [(&str, Escalation); 2] =
+    [("end_run", Escalation::EndRun), ("restart_all", Escalation::RestartAll)];
+
+/// Ordered faults; how late a slow reply is stands beside the word.
+pub(super) const FAULTS: [(&str, FaultKind); 8] = [
+    ("panic", FaultKind::Panic),
+    ("hang", FaultKind::Hang),
+    ("slow_reply", FaultKind::SlowReply(0)),
+    ("malformed_reply", FaultKind::MalformedReply),
+    ("out_of_memory", FaultKind::OutOfMemory),
+    ("lost_engine", FaultKind::LostEngine),
+    ("lost_trainer", FaultKind::LostTrainer),
+    ("disk_full", FaultKind::DiskFull),
+];
 
 /// Endings of data files.
 pub(super) const DATA_FORMATS: [&str; 2] = ["jsonl", "csv"];

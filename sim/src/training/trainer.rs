@@ -1,7 +1,8 @@
 //! The trainer actor: sees fine-tuning jobs through on the engine, a few steps a tick, in the order of
 //! their numbers.
 //!
-//! It decides nothing: the conductor says what to begin, and publishes what comes of it.
+//! It decides nothing: the conductor says what to begin, and publishes what comes of it. A job that was lost
+//! with its engine or trainer is begun again and takes the steps it had taken; they are the same steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use agents::adapter::Adapter;
 use agents::backbone::Backbone;
 use agents::engine::queue::{Answer, EngineHandle};
 use agents::engine::train::Advance;
-use agents::error::Result;
+use agents::error::{ModelError, Result};
 use agents::learning::job::JobSpec;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -27,6 +28,8 @@ pub struct NewJob {
     pub adapter: Arc<Adapter>,
     /// What and how.
     pub spec: JobSpec,
+    /// Steps that it has taken already, before it was lost.
+    pub done: usize,
 }
 
 /// What came of a job in a tick.
@@ -43,25 +46,31 @@ pub struct JobReport {
 pub enum TrainerMessage {
     /// Begin these jobs, then take this many steps of every job.
     Advance {
-        /// Jobs to begin.
+        /// Jobs to begin; those in progress of the same numbers are forgotten.
         begin: Vec<NewJob>,
         /// Steps of each job.
         steps: usize,
     },
-    /// The engine's word on a new job.
+    /// The engine's word on a new job, or on the steps that it takes again.
     Begun {
-        /// Its number.
+        /// The order that it belongs to.
+        order: u64,
+        /// The job's number.
         job: u64,
         /// Whether it can be run.
         result: Result<()>,
     },
     /// The engine's word on some steps.
     Advanced {
+        /// The order that it belongs to.
+        order: u64,
         /// The job's number.
         job: u64,
         /// What came of them.
         result: Result<Advance>,
     },
+    /// Panic, as the experiment orders.
+    Panic,
 }
 
 /// What the trainer is made from.
@@ -77,6 +86,8 @@ pub struct TrainerArguments {
 #[derive(Debug)]
 pub struct TrainerState {
     arguments: TrainerArguments,
+    /// The number of the last order; what comes of an earlier one is ignored.
+    order: u64,
     /// Jobs in progress; the value is what this tick brought so far.
     jobs: BTreeMap<u64, Option<std::result::Result<Advance, String>>>,
 }
@@ -95,7 +106,7 @@ impl Actor for Trainer {
         _me: ActorRef<TrainerMessage>,
         arguments: TrainerArguments,
     ) -> Result<TrainerState, ActorProcessingErr> {
-        Ok(TrainerState { arguments, jobs: BTreeMap::new() })
+        Ok(TrainerState { arguments, order: 0, jobs: BTreeMap::new() })
     }
 
     async fn handle(
@@ -106,8 +117,15 @@ impl Actor for Trainer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             TrainerMessage::Advance { begin, steps } => state.advance(begin, steps, &me)?,
-            TrainerMessage::Begun { job, result } => state.begun(job, result)?,
-            TrainerMessage::Advanced { job, result } => state.advanced(job, result)?,
+            TrainerMessage::Begun { order, job, result } if order == state.order => {
+                state.begun(job, result)?;
+            }
+            TrainerMessage::Advanced { order, job, result } if order == state.order => {
+                state.advanced(job, result)?;
+            }
+            // Of an engine that was lost.
+            TrainerMessage::Begun { .. } | TrainerMessage::Advanced { .. } => {}
+            TrainerMessage::Panic => panic!("a panic that the scenario ordered"),
         }
         Ok(())
     }
@@ -121,42 +139,57 @@ impl TrainerState {
         me: &ActorRef<TrainerMessage>,
     ) -> Result<(), ActorProcessingErr> {
         let engine = self.arguments.engine.clone();
-        for NewJob { job, backbone, adapter, spec } in begin {
+        self.order += 1;
+        let order = self.order;
+        // An engine that takes nothing has answered with an error, so its refusals need no handling here.
+        for NewJob { job, backbone, adapter, spec, done } in begin {
             self.jobs.insert(job, None);
-            let me = me.clone();
-            let answer = Answer::new(move |result| {
-                let _ = me.cast(TrainerMessage::Begun { job, result });
-            });
-            engine.start(job, backbone, adapter, spec, answer)?;
+            let begun = move |result| TrainerMessage::Begun { order, job, result };
+            let _ = engine.start(job, backbone, adapter, spec, told(me, begun));
+            if done > 0 {
+                let replayed = move |result: Result<Advance>| begun(result.map(drop));
+                let _ = engine.advance(job, done, told(me, replayed));
+            }
         }
-        let advanced = |&job: &u64| {
-            let me = me.clone();
-            let answer = Answer::new(move |result| {
-                let _ = me.cast(TrainerMessage::Advanced { job, result });
-            });
-            (job, answer)
-        };
         if !self.jobs.is_empty() {
-            engine.advance_together(self.jobs.keys().map(advanced).collect(), steps)?;
+            let advanced = |&job: &u64| {
+                let advanced = move |result| TrainerMessage::Advanced { order, job, result };
+                (job, told(me, advanced))
+            };
+            let _ = engine.advance_together(self.jobs.keys().map(advanced).collect(), steps);
         }
         self.report()
     }
 
     /// A job that could not begin fails its first steps too; the first reason is the one that tells.
     fn begun(&mut self, job: u64, result: Result<()>) -> Result<(), ActorProcessingErr> {
-        if let (Err(error), Some(slot)) = (result, self.jobs.get_mut(&job)) {
-            *slot = Some(Err(error.to_string()));
+        match (result, self.jobs.get_mut(&job)) {
+            (Err(ModelError::EngineStopped), _) => self.engine_lost(),
+            (Err(error), Some(slot)) => {
+                slot.get_or_insert(Err(error.to_string()));
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn advanced(&mut self, job: u64, result: Result<Advance>) -> Result<(), ActorProcessingErr> {
+        if let Err(ModelError::EngineStopped) = result {
+            return self.engine_lost();
+        }
         if let Some(slot) = self.jobs.get_mut(&job)
             && !matches!(slot, Some(Err(_)))
         {
             *slot = Some(result.map_err(|error| error.to_string()));
         }
         self.report()
+    }
+
+    /// All jobs are lost with the engine; the conductor has them begun again on the next one.
+    fn engine_lost(&mut self) -> Result<(), ActorProcessingErr> {
+        self.order += 1;
+        self.jobs.clear();
+        Ok(self.arguments.conductor.cast(ConductorMessage::EngineLost)?)
     }
 
     /// Tells the conductor once every job has an answer.
@@ -174,4 +207,16 @@ impl TrainerState {
         }
         Ok(self.arguments.conductor.cast(ConductorMessage::Trained(reports))?)
     }
+}
+
+/// An answer that comes back as a message.
+fn told<T: Send>(
+    me: &ActorRef<TrainerMessage>,
+    message: impl FnOnce(Result<T>) -> TrainerMessage + Send + 'static,
+) -> Answer<T> {
+    let me = me.clone();
+    Answer::new(move |result| {
+        // A dead trainer needs no answer: its successor begins its jobs again.
+        let _ = me.cast(message(result));
+    })
 }

@@ -6,6 +6,8 @@ use super::{AgentCard, Phase, State};
 /// What an agent does at the moment, the most telling first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
+    /// It failed too often, and its turns are skipped.
+    Quarantined,
     /// Its actor failed and is not back yet.
     Restarting,
     /// A job of its own is under way; it may speak meanwhile.
@@ -56,6 +58,8 @@ pub(crate) struct Agent {
     pub(crate) restarts: u32,
     /// Whether its actor has failed and is not back yet.
     pub(crate) failed: bool,
+    /// Whether the society goes on without it.
+    pub(crate) quarantined: bool,
     /// Its job under way.
     pub(crate) job: Option<Job>,
     /// Jobs begun after the transfer.
@@ -110,6 +114,9 @@ impl Agent {
 
     /// What it does, given how many wait for it.
     pub(crate) fn activity(&self, waiting: usize) -> Activity {
+        if self.quarantined {
+            return Activity::Quarantined;
+        }
         match (self.failed, &self.job, waiting) {
             (true, ..) => Activity::Restarting,
             (_, Some(_), _) => Activity::Learning,

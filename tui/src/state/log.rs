@@ -23,6 +23,14 @@ pub(crate) enum Notice {
     Failed,
     /// Its actor was started anew.
     Restarted,
+    /// An ordered fault struck it.
+    Struck,
+    /// The society goes on without it.
+    Quarantined,
+    /// Its answer could not be used.
+    Rejected,
+    /// Its turn passed without a message.
+    Skipped,
 }
 
 impl Notice {
@@ -36,6 +44,10 @@ impl Notice {
             Self::RolledBack => "rollback",
             Self::Failed => "failed:",
             Self::Restarted => "restart",
+            Self::Struck => "fault",
+            Self::Quarantined => "quarantined:",
+            Self::Rejected => "rejected:",
+            Self::Skipped => "skipped:",
         }
     }
 }

@@ -53,5 +53,8 @@ fn sign(theme: Theme, notice: Notice) -> (&'static str, Tone) {
         Notice::RolledBack => ("R", Tone::Bad),
         Notice::Failed => (theme.sign(Sign::Wrong), Tone::Bad),
         Notice::Restarted => (theme.sign(Sign::Restarting), Tone::Good),
+        Notice::Struck => (theme.sign(Sign::Restarting), Tone::Attention),
+        Notice::Quarantined => (theme.sign(Sign::Held), Tone::Bad),
+        Notice::Rejected | Notice::Skipped => (theme.sign(Sign::Wrong), Tone::Attention),
     }
 }

@@ -150,6 +150,7 @@ impl Theme {
     /// Sign, word and tone of what an agent does.
     pub(crate) fn activity(self, activity: Activity) -> (&'static str, &'static str, Tone) {
         match activity {
+            Activity::Quarantined => (self.sign(Sign::Held), "quarantined", Tone::Bad),
             Activity::Restarting => (self.sign(Sign::Restarting), "restarting", Tone::Bad),
             Activity::Learning => (self.sign(Sign::Learning), "learning", Tone::Learning),
             Activity::Speaking => (self.sign(Sign::Speaking), "speaking", Tone::Good),

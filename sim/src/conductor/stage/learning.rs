@@ -7,8 +7,10 @@ use agents::name::AgentName;
 
 use super::{Order, Stage};
 use crate::conductor::learner::{Member, Running};
+use crate::conductor::oversight::Awaited;
 use crate::event::{EventKind, Phase};
 use crate::protocol;
+use crate::scenario::FaultKind;
 use crate::training::examples::LessonContext;
 use crate::training::trainer::{JobReport, NewJob};
 
@@ -47,11 +49,24 @@ impl Stage {
         for (name, spec) in specs {
             self.add_job(&name, spec, "warm_up");
         }
-        if self.begin.is_empty() {
-            return self.enter(Phase::Before);
-        }
-        let begin = std::mem::take(&mut self.begin);
-        vec![Order::Train { begin, steps: TRANSFER_STEPS }]
+        if self.begin.is_empty() { self.enter(Phase::Before) } else { self.train() }
+    }
+
+    /// Lets the jobs take the steps of this tick; an ordered fault may strike the trainer.
+    pub(super) fn train(&mut self) -> Vec<Order> {
+        let struck = self.strike(FaultKind::LostTrainer);
+        let lost = struck.then_some(Order::LoseTrainer);
+        lost.into_iter().chain([self.steps()]).collect()
+    }
+
+    /// The order for the steps of this tick.
+    pub(super) fn steps(&mut self) -> Order {
+        self.oversight.awaited = Awaited::Steps;
+        let steps = match self.phase {
+            Phase::Transfer => TRANSFER_STEPS,
+            _ => self.scenario.training_steps_per_tick,
+        };
+        Order::Train { begin: std::mem::take(&mut self.begin), steps }
     }
 
     /// The demonstrations an agent sees: the first so many of each intent.
@@ -63,7 +78,8 @@ impl Stage {
     pub(super) fn fire(&mut self, index: usize, value: f64) {
         let scenario = Arc::clone(&self.scenario);
         let plan = &scenario.triggers[index];
-        let busy = self.jobs.values().any(|job| job.agent == plan.agent);
+        let busy = self.jobs.values().any(|job| job.agent == plan.agent)
+            || self.oversight.quarantined.contains(&plan.agent);
         let member = &self.members[&plan.agent];
         let lesson = if busy {
             None
@@ -99,8 +115,16 @@ impl Stage {
         let member = &self.members[agent];
         let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
         let (examples, steps) = (spec.lesson.len(), spec.steps);
-        let running =
-            Running { agent: agent.clone(), examples, steps, first_loss: None, last_loss: 0.0 };
+        let begun = NewJob { job, backbone, adapter: Arc::clone(&adapter), spec, done: 0 };
+        self.begin.push(begun.clone());
+        let running = Running {
+            agent: agent.clone(),
+            examples,
+            steps,
+            first_loss: None,
+            last_loss: 0.0,
+            begun,
+        };
         self.emit(EventKind::TrainingStarted {
             job,
             agent: agent.clone(),
@@ -110,11 +134,13 @@ impl Stage {
             from: adapter.generation(),
         });
         self.jobs.insert(job, running);
-        self.begin.push(NewJob { job, backbone, adapter, spec });
     }
 
     /// Takes in what the jobs did in this tick, and publishes new weights at its boundary.
     pub fn trained(&mut self, reports: Vec<JobReport>) -> Vec<Order> {
+        if self.oversight.awaited != Awaited::Steps {
+            return Vec::new();
+        }
         let mut orders = Vec::new();
         for report in reports {
             orders.extend(self.job_report(report));
@@ -124,10 +150,10 @@ impl Stage {
             if self.jobs.is_empty() {
                 orders.extend(self.enter(Phase::Before));
             } else {
-                orders.push(Order::Train { begin: Vec::new(), steps: TRANSFER_STEPS });
+                orders.extend(self.train());
             }
         } else {
-            orders.push(Order::EndTick(self.tick));
+            orders.extend(self.end_tick());
         }
         orders
     }
@@ -144,6 +170,7 @@ impl Stage {
                 return None;
             }
         };
+        running.begun.done += advance.steps.len();
         for step in &advance.steps {
             running.first_loss.get_or_insert(step.loss);
             running.last_loss = step.loss;

@@ -2,7 +2,7 @@
 
 use super::{HOLDOUT_WIDTH, PROBES, Stage};
 use crate::agent::Role;
-use crate::conductor::episode::Episode;
+use crate::conductor::episode::{Episode, Reply};
 use crate::conductor::order::Order;
 use crate::event::Said;
 use crate::protocol;
@@ -15,31 +15,23 @@ impl Stage {
         if self.begun == end {
             return self.end_holdout();
         }
-        let mut keys = Vec::new();
-        let mut orders = Vec::new();
         for index in self.begun..end {
             let id = PROBES + index as u64;
             let protocol = protocol::start(&self.scenario.protocol);
             let mut episode = Episode::new(self.probes[index].0, protocol);
             episode.asked = Some((judge.clone(), Vec::new()));
             self.active.insert(id, episode);
-            keys.push((judge.clone(), id));
-            orders.extend(self.speak(id, &judge, None));
         }
         self.begun = end;
-        orders.insert(0, Order::Expect(keys));
-        orders
+        self.open_turns()
     }
 
     pub(super) fn close_probes(&mut self) -> Vec<Order> {
-        for kind in std::mem::take(&mut self.held) {
-            self.emit(kind);
-        }
         for (id, episode) in std::mem::take(&mut self.active) {
-            if let Some((_, Said::Verdict { resolved })) = episode.answer {
+            if let Some(Reply::Said(_, Said::Verdict { resolved })) = episode.answer {
                 self.holdout.verdict(resolved, self.probes[(id - PROBES) as usize].2);
             }
         }
-        vec![Order::EndTick(self.tick)]
+        self.end_tick()
     }
 }

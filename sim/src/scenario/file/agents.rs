@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::learning::SettingsFile;
+use super::supervision::AgentSupervisionFile;
 use crate::scenario::place::At;
 use crate::scenario::words;
 
@@ -44,6 +45,9 @@ pub(in crate::scenario) struct AgentFile {
     #[serde(default = "temperature")]
     #[schemars(range(min = 0.0, max = 2.0))]
     pub(in crate::scenario) temperature: At<f64>,
+    /// What happens when it fails.
+    #[serde(default)]
+    pub(in crate::scenario) supervision: AgentSupervisionFile,
 }
 
 fn temperature() -> At<f64> {

@@ -1,4 +1,4 @@
-//! Triggers and ordered crashes as a user types them; not checked here.
+//! Triggers as a user types them; not checked here.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -153,19 +153,4 @@ pub(in crate::scenario) struct SettingsFile {
     pub(in crate::scenario) micro_batch_tokens: Option<At<i64>>,
     /// Compute activations again for the backward pass instead of keeping them: less memory, more work.
     pub(in crate::scenario) recompute: bool,
-}
-
-/// A crash that the experiment orders.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::scenario) struct FaultFile {
-    /// The agent that crashes.
-    #[schemars(example = &"reply")]
-    pub(in crate::scenario) agent: At<String>,
-    /// The agent crashes at its first turn at or after this tick.
-    #[schemars(range(min = 0, max = 1_000_000_000), example = 120)]
-    pub(in crate::scenario) at_tick: At<i64>,
-    /// How it crashes.
-    #[schemars(extend("enum" = words::names(&words::FAULTS)), example = &"panic")]
-    pub(in crate::scenario) kind: At<String>,
 }

@@ -39,7 +39,7 @@ fn defaults_are_filled_in() {
     assert_eq!(scenario.resolved, scenario.source);
     assert_eq!(scenario.source, MINIMAL);
     assert_eq!((scenario.concurrent_episodes, scenario.training_steps_per_tick), (16, 2));
-    assert_eq!((scenario.max_restarts, scenario.task.holdout_limit), (3, 400));
+    assert_eq!((scenario.supervision.attempts, scenario.task.holdout_limit), (3, 400));
     assert_eq!(scenario.backbones["base"].source, BackboneSource::Builtin);
     assert_eq!(scenario.task.train, folder.path().join("train.jsonl"));
     assert_eq!(scenario.task.columns.must, "must");

@@ -1,4 +1,4 @@
-//! Checks of triggers and ordered crashes.
+//! Checks of triggers.
 
 use agents::learning::job::Settings;
 use agents::learning::optimizer::LoraPlus;
@@ -12,7 +12,7 @@ use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::{self, meaning, names};
-use crate::scenario::{FaultPlan, TrainPlan, TriggerPlan, WhenPlan};
+use crate::scenario::{TrainPlan, TriggerPlan, WhenPlan};
 
 impl Check<'_> {
     pub(super) fn triggers(&mut self) -> Vec<TriggerPlan> {
@@ -140,23 +140,5 @@ impl Check<'_> {
             let (agent, at) = (quote(&typed.value), typed.at);
             self.problems.push(Problem::GrpoWithoutTexts { agent, at });
         }
-    }
-
-    pub(super) fn faults(&mut self) -> Vec<FaultPlan> {
-        let file = self.file;
-        let mut plans = Vec::new();
-        for fault in &file.faults {
-            let known = self.known_agent("a fault", &fault.agent);
-            let Some(kind) = meaning(&words::FAULTS, &fault.kind.value) else {
-                let help = advice(&fault.kind.value, names(&words::FAULTS));
-                let (name, at) = (quote(&fault.kind.value), fault.kind.at);
-                self.problems.push(Problem::UnknownFault { name, at, help });
-                continue;
-            };
-            if let (true, Ok(agent)) = (known, AgentName::new(&fault.agent.value)) {
-                plans.push(FaultPlan { agent, at_tick: count64(&fault.at_tick), kind });
-            }
-        }
-        plans
     }
 }

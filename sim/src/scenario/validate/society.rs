@@ -155,7 +155,9 @@ impl Check<'_> {
                 };
                 let backbone = agent.backbone.value.clone();
                 let temperature = agent.temperature.value;
-                plans.insert(valid, AgentPlan { backbone, transfer, warm_up, temperature });
+                let supervision = self.agent_supervision(&agent.supervision);
+                let plan = AgentPlan { backbone, transfer, warm_up, temperature, supervision };
+                plans.insert(valid, plan);
             }
         }
         plans
