@@ -257,7 +257,10 @@ impl ConductorState {
                     self.publish_events()?;
                 }
                 Err(ConductError::Record(error)) => {
-                    let Some(wait) = self.stage.recording_failed(error.to_string()) else {
+                    // Without the folder, which would make two equal runs differ.
+                    let file = error.path.file_name().unwrap_or_default().display();
+                    let reason = format!("{file}: {}", error.reason);
+                    let Some(wait) = self.stage.recording_failed(reason) else {
                         return Err(error.into());
                     };
                     self.unfinished.push_front(order);
