@@ -88,8 +88,8 @@ fn serve(commands: &std::sync::mpsc::Receiver<Command>) {
         match command {
             Command::Infer(request) => waiting.add(request),
             Command::Expect(keys) => waiting.expect(keys),
-            Command::Start { job, backbone, adapter, spec, answer } => {
-                answer.send(jobs.start(job, backbone, adapter, spec));
+            Command::Start { job, backbone, adapter, spec, snapshot, answer } => {
+                answer.send(jobs.start(job, backbone, adapter, spec, snapshot.as_deref()));
             }
             Command::Advance { jobs: chosen, steps } => {
                 jobs.advance(chosen, steps);

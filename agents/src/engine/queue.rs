@@ -11,7 +11,7 @@ use super::train::Advance;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
-use crate::learning::job::JobSpec;
+use crate::learning::job::{JobSnapshot, JobSpec};
 use crate::name::AgentName;
 
 /// Requests that may wait: far more than a tick of the largest society asks for.
@@ -79,6 +79,7 @@ pub(crate) enum Command {
         backbone: Arc<Backbone>,
         adapter: Arc<Adapter>,
         spec: JobSpec,
+        snapshot: Option<Arc<JobSnapshot>>,
         answer: Answer<()>,
     },
     Advance {
@@ -115,7 +116,7 @@ impl EngineHandle {
         self.send(Command::Expect(keys))
     }
 
-    /// Prepares a fine-tuning job.
+    /// Prepares a fine-tuning job; from a snapshot, one that was begun before.
     ///
     /// # Errors
     /// When the engine has ended or its queue is full.
@@ -125,9 +126,10 @@ impl EngineHandle {
         backbone: Arc<Backbone>,
         adapter: Arc<Adapter>,
         spec: JobSpec,
+        snapshot: Option<Arc<JobSnapshot>>,
         answer: Answer<()>,
     ) -> Result<()> {
-        self.send(Command::Start { job, backbone, adapter, spec, answer })
+        self.send(Command::Start { job, backbone, adapter, spec, snapshot, answer })
     }
 
     /// Takes up to `steps` steps of a job; the last one brings the new generation.

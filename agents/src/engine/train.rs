@@ -10,7 +10,7 @@ use super::queue::Answer;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
-use crate::learning::job::{Job, JobSpec, StepReport};
+use crate::learning::job::{Job, JobSnapshot, JobSpec, Lesson, StepReport};
 use crate::learning::together;
 
 /// What came of some steps of a job.
@@ -18,6 +18,8 @@ use crate::learning::together;
 pub struct Advance {
     /// The steps taken.
     pub steps: Vec<StepReport>,
+    /// The job as it stands, where it has steps to take: what a later engine goes on from.
+    pub snapshot: Option<Arc<JobSnapshot>>,
     /// The new generation, after the last step.
     pub finished: Option<Arc<Adapter>>,
 }
@@ -44,14 +46,26 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
+    /// Prepares a job, from a snapshot where there is one; it takes the place of one with its number.
     pub(crate) fn start(
         &mut self,
         job: u64,
         backbone: Arc<Backbone>,
         adapter: Arc<Adapter>,
         spec: JobSpec,
+        snapshot: Option<&JobSnapshot>,
     ) -> Result<()> {
-        self.resting.insert(job, Job::new(backbone, adapter, spec)?);
+        let prepared = match snapshot {
+            None => Job::new(backbone, adapter, spec)?,
+            Some(snapshot) => {
+                let judge = match spec.lesson {
+                    Lesson::Grpo(grpo) => Some(grpo.reward),
+                    Lesson::Supervised(_) => None,
+                };
+                Job::resume(backbone, adapter, snapshot.clone(), judge)?
+            }
+        };
+        self.resting.insert(job, prepared);
         Ok(())
     }
 
@@ -114,11 +128,12 @@ impl Jobs {
     fn rest(&mut self, job: Job, member: Member) {
         let Member { id, reports: steps, answer } = member;
         if !job.is_done() {
+            let snapshot = job.snapshot().map(|snapshot| Some(Arc::new(snapshot)));
             self.resting.insert(id, job);
-            answer.send(Ok(Advance { steps, finished: None }));
+            answer.send(snapshot.map(|snapshot| Advance { steps, snapshot, finished: None }));
             return;
         }
-        let finished = job.finish();
-        answer.send(finished.map(|next| Advance { steps, finished: Some(Arc::new(next)) }));
+        let finished = job.finish().map(|next| Some(Arc::new(next)));
+        answer.send(finished.map(|finished| Advance { steps, snapshot: None, finished }));
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Running {
     pub(super) steps: usize,
     pub(super) first_loss: Option<f64>,
     pub(super) last_loss: f64,
-    /// What it was begun with and how many steps it has taken since: enough to bring it back.
+    /// What it was begun with and where it stands: enough to bring it back.
     pub(super) begun: NewJob,
 }
 

@@ -2,7 +2,7 @@
 //! their numbers.
 //!
 //! It decides nothing: the conductor says what to begin, and publishes what comes of it. A job that was lost
-//! with its engine or trainer is begun again and takes the steps it had taken; they are the same steps.
+//! with its engine or trainer goes on from where it stood after the last tick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use agents::backbone::Backbone;
 use agents::engine::queue::{Answer, EngineHandle};
 use agents::engine::train::Advance;
 use agents::error::{ModelError, Result};
-use agents::learning::job::JobSpec;
+use agents::learning::job::{JobSnapshot, JobSpec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::conductor::ConductorMessage;
@@ -28,8 +28,8 @@ pub struct NewJob {
     pub adapter: Arc<Adapter>,
     /// What and how.
     pub spec: JobSpec,
-    /// Steps that it has taken already, before it was lost.
-    pub done: usize,
+    /// Where it stands, once it has taken steps.
+    pub snapshot: Option<Arc<JobSnapshot>>,
 }
 
 /// What came of a job in a tick.
@@ -51,7 +51,7 @@ pub enum TrainerMessage {
         /// Steps of each job.
         steps: usize,
     },
-    /// The engine's word on a new job, or on the steps that it takes again.
+    /// The engine's word on a new job.
     Begun {
         /// The order that it belongs to.
         order: u64,
@@ -142,14 +142,10 @@ impl TrainerState {
         self.order += 1;
         let order = self.order;
         // An engine that takes nothing has answered with an error, so its refusals need no handling here.
-        for NewJob { job, backbone, adapter, spec, done } in begin {
+        for NewJob { job, backbone, adapter, spec, snapshot } in begin {
             self.jobs.insert(job, None);
             let begun = move |result| TrainerMessage::Begun { order, job, result };
-            let _ = engine.start(job, backbone, adapter, spec, told(me, begun));
-            if done > 0 {
-                let replayed = move |result: Result<Advance>| begun(result.map(drop));
-                let _ = engine.advance(job, done, told(me, replayed));
-            }
+            let _ = engine.start(job, backbone, adapter, spec, snapshot, told(me, begun));
         }
         if !self.jobs.is_empty() {
             let advanced = |&job: &u64| {

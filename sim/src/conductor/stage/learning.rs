@@ -115,7 +115,7 @@ impl Stage {
         let member = &self.members[agent];
         let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
         let (examples, steps) = (spec.lesson.len(), spec.steps);
-        let begun = NewJob { job, backbone, adapter: Arc::clone(&adapter), spec, done: 0 };
+        let begun = NewJob { job, backbone, adapter: Arc::clone(&adapter), spec, snapshot: None };
         self.begin.push(begun.clone());
         let running = Running {
             agent: agent.clone(),
@@ -170,7 +170,7 @@ impl Stage {
                 return None;
             }
         };
-        running.begun.done += advance.steps.len();
+        running.begun.snapshot = advance.snapshot;
         for step in &advance.steps {
             running.first_loss.get_or_insert(step.loss);
             running.last_loss = step.loss;
