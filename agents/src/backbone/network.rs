@@ -20,7 +20,7 @@ use super::kv_cache::KvCache;
 use super::rows::{Rows, Tokens, by_group, merge};
 use crate::adapter::Adapter;
 use crate::error::Result;
-use crate::seed::Seed;
+use crate::learning::dropout::Dropout;
 
 /// What goes through the network beside tokens.
 #[derive(Default)]
@@ -31,8 +31,8 @@ pub struct Pass<'a> {
     pub cache: Option<&'a mut KvCache>,
     /// Who watches or changes the residual stream.
     pub hooks: Option<&'a mut dyn Hooks>,
-    /// Where dropout masks come from; no dropout where absent.
-    pub dropout: Option<Seed>,
+    /// What is dropped; nothing where absent.
+    pub dropout: Option<Dropout>,
 }
 
 impl std::fmt::Debug for Pass<'_> {
@@ -176,7 +176,7 @@ impl Network {
             Some(norm) => norm.forward(x),
             None => Ok(x.clone()),
         })?;
-        watch(pass, 0, x)
+        watch(pass, 0, Dropout::hidden(pass.dropout, 0, x)?)
     }
 
     /// Adds learned positions and the token type, where there are any.

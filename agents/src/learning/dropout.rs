@@ -8,6 +8,28 @@ use rand::Rng;
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
+/// What is dropped in a pass of training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Where masks come from.
+    pub seed: Seed,
+    /// Share of the numbers that embeddings and each sub-layer add to the residual stream; what adapters drop of
+    /// their own inputs is theirs to say.
+    pub hidden: f64,
+}
+
+impl Dropout {
+    /// Drops from what joins the residual stream: `part` is 0 for embeddings, then each sub-layer in turn.
+    pub(crate) fn hidden(dropout: Option<Self>, part: usize, x: Tensor) -> Result<Tensor> {
+        match dropout {
+            Some(Self { seed, hidden }) if hidden > 0.0 => {
+                self::dropout(&x, hidden, seed.child("hidden").index(part as u64))
+            }
+            _ => Ok(x),
+        }
+    }
+}
+
 /// Sets each number to zero with probability `rate` and divides the others by `1 - rate`, so that the
 /// mean stays. A rate of 0 returns the tensor itself.
 ///

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::snapshot::JobSnapshot;
 use super::accumulation::{Gradients, sharded};
+use super::dropout::Dropout;
 use super::gradient_audit::audit;
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
@@ -91,6 +92,8 @@ pub struct Settings {
     pub warm_up: WarmUp,
     /// Share of a class's target that is spread over all classes; for labels only, not for replies.
     pub label_smoothing: f64,
+    /// Share that is dropped of what embeddings and each sub-layer add to the residual stream.
+    pub hidden_dropout: f64,
     /// How far classes are treated as equally likely, whatever their share of the examples: 0 not at all, 1
     /// fully (logit adjustment).
     pub logit_adjustment: f64,
@@ -107,6 +110,7 @@ impl Default for Settings {
             shape: Shape::default(),
             warm_up: WarmUp::Share(0.1),
             label_smoothing: 0.0,
+            hidden_dropout: 0.0,
             logit_adjustment: 0.0,
             micro_batch_tokens: 256,
             recompute: false,
@@ -328,8 +332,12 @@ impl Job {
             budget,
             |part| {
                 // Masks belong to the first item of a part: parts are the same on any number of threads.
-                let seed = part.first().map(|item| begun.dropout.index(item.place as u64));
-                let way = Way { dropout: seed, ..self.way(begun) };
+                let hidden = self.settings.hidden_dropout;
+                let dropout = part.first().map(|item| {
+                    let seed = begun.dropout.index(item.place as u64);
+                    Dropout { seed, hidden }
+                });
+                let way = Way { dropout, ..self.way(begun) };
                 let batch: Vec<usize> = part.iter().map(|item| item.index).collect();
                 match &self.objective {
                     Objective::Supervised(lesson) => lesson.gradients(&batch, &way),
@@ -380,7 +388,7 @@ impl Job {
             Objective::Supervised(lesson) => lesson.shares_a_pass(&self.from),
             Objective::Grpo(_) => true,
         };
-        suits && !self.from.drops_inputs()
+        suits && !self.from.drops_inputs() && self.settings.hidden_dropout == 0.0
     }
 
     /// The network it learns on.

@@ -15,7 +15,7 @@ use super::recomputation::{Below, backward};
 use crate::adapter::Adapter;
 use crate::backbone::{Backbone, Rows, Tokens, negative_log_likelihood};
 use crate::error::{ModelError, Result};
-use crate::seed::Seed;
+use crate::learning::dropout::Dropout;
 
 /// A prompt and what shall be said after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) struct Way<'a> {
     pub(crate) weight: f64,
     /// Share of a class's target that is spread over all classes.
     pub(crate) label_smoothing: f64,
-    pub(crate) dropout: Option<Seed>,
+    pub(crate) dropout: Option<Dropout>,
     pub(crate) recompute: bool,
 }
 

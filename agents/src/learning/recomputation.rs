@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor, Var};
 use super::accumulation::Gradients;
 use crate::backbone::{Backbone, Pass, Rows, Tokens};
 use crate::error::{ModelError, Result};
-use crate::seed::Seed;
+use crate::learning::dropout::Dropout;
 
 /// What lies below a loss on the final hidden states.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Below<'a> {
     /// What it reads.
     pub tokens: &'a Tokens,
     /// Where dropout masks come from.
-    pub dropout: Option<Seed>,
+    pub dropout: Option<Dropout>,
 }
 
 /// What each of several learners that share a pass tracks, by name.

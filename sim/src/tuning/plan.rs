@@ -151,6 +151,9 @@ impl Stage {
         number(&format!("{place}lora_plus"), ratio, fits, "1 to 1000")?;
         let share = stage.settings.label_smoothing;
         number(&format!("{place}label_smoothing"), share, (0.0..1.0).contains(&share), "0 to 1")?;
+        let rate = stage.settings.hidden_dropout;
+        let fits = (0.0..1.0).contains(&rate);
+        number(&format!("{place}hidden_dropout"), rate, fits, "0 up to, not at, 1")?;
         let strength = stage.settings.logit_adjustment;
         let fits = (0.0..=2.0).contains(&strength);
         number(&format!("{place}logit_adjustment"), strength, fits, "0 to 2")?;
@@ -220,6 +223,9 @@ fn settings(typed: &StageRecipe, mut settings: Settings) -> Settings {
     }
     if let Some(share) = typed.label_smoothing {
         settings.label_smoothing = share;
+    }
+    if let Some(rate) = typed.hidden_dropout {
+        settings.hidden_dropout = rate;
     }
     if let Some(strength) = typed.logit_adjustment {
         settings.logit_adjustment = strength;

@@ -159,6 +159,8 @@ pub struct StageRecipe {
     pub label_smoothing: Option<f64>,
     /// How far classes are treated as equally likely, whatever their share of the examples.
     pub logit_adjustment: Option<f64>,
+    /// Share that is dropped of what embeddings and each sub-layer add to the residual stream.
+    pub hidden_dropout: Option<f64>,
     /// Most tokens that a thread takes at once.
     pub micro_batch_tokens: Option<usize>,
     /// Whether activations are computed again instead of kept.

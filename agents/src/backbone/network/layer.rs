@@ -11,6 +11,7 @@ use crate::backbone::differentiable::{activate, attention, gated, rotary};
 use crate::backbone::names::{Module, Place};
 use crate::backbone::rows::{Tokens, by_group, merge};
 use crate::error::Result;
+use crate::learning::dropout::Dropout;
 
 impl Network {
     /// Runs block `index` on the residual stream `[rows, columns, hidden]`.
@@ -24,17 +25,20 @@ impl Network {
     ) -> Result<Tensor> {
         let groups = merge(pass.rows, |adapter: &Adapter| adapter.block(index));
         let shared = &self.blocks[index];
-        let adapted =
-            Adapted { layer: index, shared, groups, rows: pass.rows, dropout: pass.dropout };
+        let dropout = pass.dropout;
+        let seed = dropout.map(|dropout| dropout.seed);
+        let adapted = Adapted { layer: index, shared, groups, rows: pass.rows, dropout: seed };
         let norm = |x: &Tensor, place: Place| adapted.norm(x, place);
 
         let read = norm(x, Place::BeforeAttention)?;
         let mixed = self.attend(&adapted, &read, tokens, pass, places)?;
+        let mixed = Dropout::hidden(dropout, 2 * index + 1, mixed)?;
         let x = (x + norm(&mixed, Place::AfterAttention)?)?;
         let x = norm(&x, Place::AttentionSum)?;
 
         let read = norm(&x, Place::BeforeMlp)?;
         let inner = self.feed_forward(&adapted, &read)?;
+        let inner = Dropout::hidden(dropout, 2 * index + 2, inner)?;
         let x = (&x + norm(&inner, Place::AfterMlp)?)?;
         norm(&x, Place::MlpSum)
     }

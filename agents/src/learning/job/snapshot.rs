@@ -207,6 +207,7 @@ mod tests {
             let lesson = Lesson::Supervised(Examples::Texts(texts.clone()));
             let mut spec = spec(lesson, 7, 1e-3);
             spec.settings.optimizer.method = rule;
+            spec.settings.hidden_dropout = 0.1;
             let whole = straight(&backbone, &from, spec.clone());
             for cut in [0, 1, 4, 7] {
                 assert_eq!(

@@ -14,7 +14,7 @@ use crate::adapter::{Adapter, Method};
 use crate::backbone::{Backbone, Pass, Rows, Tokens, negative_log_likelihood};
 use crate::error::{ModelError, Result};
 use crate::learning::accumulation::Gradients;
-use crate::seed::Seed;
+use crate::learning::dropout::Dropout;
 
 /// Rows whose features are computed in one pass.
 const FEATURE_BATCH: usize = 64;
@@ -414,7 +414,7 @@ fn batch_features(
     backbone: &Backbone,
     adapter: &Adapter,
     texts: &[&[u32]],
-    dropout: Option<Seed>,
+    dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let network = &backbone.network;
     let Some(head) = adapter.head() else {

@@ -143,6 +143,10 @@ pub(in crate::scenario) struct SettingsFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 0.9))]
     pub(in crate::scenario) label_smoothing: Option<At<f64>>,
+    /// Share that is dropped of what embeddings and each sub-layer add to the residual stream (0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 0.9))]
+    pub(in crate::scenario) hidden_dropout: Option<At<f64>>,
     /// How far classes are treated as equally likely, whatever their share of the examples: 1 is fully (0).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", extend("minimum" = 0, "maximum" = 2))]

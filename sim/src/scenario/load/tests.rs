@@ -138,7 +138,7 @@ fn settings_of_trainings_reach_the_plan() {
     assert_eq!(settings(&plan(&[])), (usual, usual));
     let typed = "{ optimizer = \"lion\", weight_decay = 0.2, clip = 0.5, lora_plus = 16, \
                  schedule = \"inverse_square_root\", rise = 0.25, label_smoothing = 0.1, \
-                 logit_adjustment = 1, \
+                 hidden_dropout = 0.2, logit_adjustment = 1, \
                  micro_batch_tokens = 64, recompute = true }";
     let wanted = Settings {
         optimizer: OptimizerSpec {
@@ -150,6 +150,7 @@ fn settings_of_trainings_reach_the_plan() {
         shape: Shape::InverseSquareRoot,
         warm_up: WarmUp::Share(0.25),
         label_smoothing: 0.1,
+        hidden_dropout: 0.2,
         logit_adjustment: 1.0,
         micro_batch_tokens: 64,
         recompute: true,
@@ -259,6 +260,7 @@ fn every_bound_is_checked() {
         ("agents.reply.warm_up.settings.rise=1.1", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.rise=nan", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.label_smoothing=1", "CountOutOfRange"),
+        ("agents.reply.warm_up.settings.hidden_dropout=1", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.logit_adjustment=2.5", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.micro_batch_tokens=0", "CountOutOfRange"),
         ("agents.reply.warm_up.settings.recompute=1", "WrongType"),

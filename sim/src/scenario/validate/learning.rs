@@ -87,6 +87,9 @@ impl Check<'_> {
         if let Some(share) = &file.label_smoothing {
             settings.label_smoothing = share.value;
         }
+        if let Some(rate) = &file.hidden_dropout {
+            settings.hidden_dropout = rate.value;
+        }
         if let Some(strength) = &file.logit_adjustment {
             settings.logit_adjustment = strength.value;
         }

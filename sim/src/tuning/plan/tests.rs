@@ -26,7 +26,7 @@ fn settings_of_a_training_reach_the_plan() {
     assert_eq!(usual, Settings::default());
     let typed = "optimizer.lion = { beta2 = 0.9 }\nweight_decay = 0.2\nclip = 0.5\n\
                  lora_plus = 16.0\nschedule.linear = { floor = 0.0 }\nrise = 0.25\n\
-                 label_smoothing = 0.1\nlogit_adjustment = 1.0\nmicro_batch_tokens = 64\nrecompute = true\n";
+                 label_smoothing = 0.1\nhidden_dropout = 0.2\nlogit_adjustment = 1.0\nmicro_batch_tokens = 64\nrecompute = true\n";
     let found = plan(&format!("{base}[probe]\n[training]\n{typed}")).unwrap();
     let wanted = Settings {
         optimizer: OptimizerSpec {
@@ -38,6 +38,7 @@ fn settings_of_a_training_reach_the_plan() {
         shape: Shape::Linear { floor: 0.0 },
         warm_up: WarmUp::Share(0.25),
         label_smoothing: 0.1,
+        hidden_dropout: 0.2,
         logit_adjustment: 1.0,
         micro_batch_tokens: 64,
         recompute: true,
@@ -74,6 +75,7 @@ fn what_makes_no_sense_is_refused() {
         ("lora_plus = inf", "lora_plus is inf"),
         ("rise = 1.5", "rise is 1.5"),
         ("label_smoothing = 1.0", "label_smoothing is 1"),
+        ("hidden_dropout = 1.0", "hidden_dropout is 1"),
         ("logit_adjustment = 2.5", "logit_adjustment is 2.5"),
         ("micro_batch_tokens = 0", "micro_batch_tokens is 0"),
         ("weight_decay = -1.0", "weight decay is -1"),
