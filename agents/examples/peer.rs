@@ -18,6 +18,7 @@ use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
+use agents::sampler::Filter;
 use agents::seed::Seed;
 use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
@@ -183,6 +184,7 @@ fn generate(backbone: &Backbone, adapter: Option<&Adapter>, request: &Request) -
         want: Want::Text {
             max_tokens: request.max_tokens,
             temperature: 0.0,
+            filter: Filter::default(),
             stop: Vec::new(),
             stream: Box::new(Seed::new(0).stream()),
         },

@@ -1,47 +1,65 @@
 //! The one thread that owns a device: it batches all sampling and runs all training of that device.
 //!
 //! ```text
-//! agents  ── Infer ──▶ ┌────────────────┐ ── answers ──▶ agents
-//! conductor ─ Expect ─▶│ engine thread  │
-//! trainer ── Start ───▶│ (queue, batch, │ ── reports ──▶ trainer
-//!         ── Advance ─▶│  decode, train)│
-//!                      └────────────────┘
+//! agents  ── Infer, Cancel ──▶ ┌──────────────────────────┐ ── answers ──▶ agents
+//!                              │ engine thread            │
+//! trainer ── Start, Advance ──▶│ (queue, schedule, train) │ ── reports ──▶ trainer
+//!                              └──────────────────────────┘
 //! ```
-//! Requests wait until every one that the conductor announced is there; then they run as one batch, in
-//! the order of their keys, so the batch never depends on who was faster. Training steps run between
-//! batches, when asked for.
+//! The thread takes one step after the other: of every text in progress, and of every job that was told to
+//! advance. Requests join between two steps and leave when they are answered. When a request comes, and who
+//! runs beside it, changes its speed and nothing else.
 
-pub mod batch;
 pub mod decode;
+mod desk;
+pub mod memory;
+pub mod meter;
 pub mod queue;
+pub mod schedule;
 pub mod train;
 
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use self::batch::Waiting;
+use self::meter::{Clock, Meter, Phase};
 use self::queue::{Command, EngineHandle};
+use self::schedule::{Limits, Scheduler};
 use self::train::Jobs;
 use crate::error::{ModelError, Result};
 
 /// Stack of the engine's thread: backward passes recurse once per operation.
 const STACK: usize = 256 << 20;
+/// Requests that the thread takes in before it works some off; more stay in the bounded queue.
+const MOST_WAITING: usize = 65_536;
 
 /// A running engine; dropping it ends the thread.
 #[derive(Debug)]
 pub struct Engine {
     handle: EngineHandle,
+    limits: Limits,
+    meter: Arc<Meter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts the thread with the usual limits and without a clock.
     ///
     /// # Errors
     /// When the system refuses another thread.
     pub fn start() -> Result<Self> {
+        Self::start_with(Limits::default(), || 0)
+    }
+
+    /// Starts the thread. The clock is for the meter alone.
+    ///
+    /// # Errors
+    /// When the system refuses another thread.
+    pub fn start_with(limits: Limits, clock: Clock) -> Result<Self> {
         let (handle, commands) = queue::channel();
-        let thread = Some(spawn(commands)?);
-        Ok(Self { handle, thread })
+        let meter = Arc::new(Meter::new(clock));
+        let thread = Some(spawn(commands, limits, Arc::clone(&meter))?);
+        Ok(Self { handle, limits, meter, thread })
     }
 
     /// Puts a new thread in the place of one that ended or hangs; every handle leads to the new one.
@@ -52,7 +70,8 @@ impl Engine {
     /// When the system refuses another thread.
     pub fn restart(&mut self) -> Result<()> {
         // Not joined: a thread that hangs never ends, and one that ended needs no waiting for.
-        self.thread = Some(spawn(self.handle.replace())?);
+        let meter = Arc::clone(&self.meter);
+        self.thread = Some(spawn(self.handle.replace(), self.limits, meter)?);
         Ok(())
     }
 
@@ -60,6 +79,12 @@ impl Engine {
     #[must_use]
     pub fn handle(&self) -> EngineHandle {
         self.handle.clone()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 }
 
@@ -73,34 +98,45 @@ impl Drop for Engine {
     }
 }
 
-fn spawn(commands: std::sync::mpsc::Receiver<Command>) -> Result<JoinHandle<()>> {
+fn spawn(
+    commands: Receiver<Command>,
+    limits: Limits,
+    meter: Arc<Meter>,
+) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("engine".to_owned())
         .stack_size(STACK)
-        .spawn(move || serve(&commands))
+        .spawn(move || serve(&commands, limits, &meter))
         .map_err(|source| ModelError::File { path: "engine thread".into(), source })
 }
 
-fn serve(commands: &std::sync::mpsc::Receiver<Command>) {
-    let mut waiting = Waiting::default();
+fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {
+    let mut schedule = Scheduler::new(limits, Arc::clone(meter));
     let mut jobs = Jobs::default();
-    while let Ok(command) = commands.recv() {
-        match command {
-            Command::Infer(request) => waiting.add(request),
-            Command::Expect(keys) => waiting.expect(keys),
-            Command::Start { job, backbone, adapter, spec, snapshot, answer } => {
-                answer.send(jobs.start(job, backbone, adapter, spec, snapshot.as_deref()));
-            }
-            Command::Advance { jobs: chosen, steps } => {
-                jobs.advance(chosen, steps);
-                while jobs.has_work() {
-                    jobs.step();
-                }
-            }
-            Command::Stop => break,
+    loop {
+        let idle = !schedule.has_work() && !jobs.has_work();
+        let mut next = if idle { commands.recv().ok() } else { commands.try_recv().ok() };
+        if idle && next.is_none() {
+            return;
         }
-        if let Some(batch) = waiting.take_complete() {
-            batch::run(batch);
+        while let Some(command) = next {
+            match command {
+                Command::Infer(request) => schedule.add(request),
+                Command::Expect(keys) => schedule.expect(&keys),
+                Command::Cancel(key) => schedule.cancel(&key),
+                Command::Start { job, backbone, adapter, spec, snapshot, answer } => {
+                    answer.send(jobs.start(job, backbone, adapter, spec, snapshot.as_deref()));
+                }
+                Command::Advance { jobs: chosen, steps } => jobs.advance(chosen, steps),
+                Command::Stop => return,
+            }
+            let room = schedule.waiting() < MOST_WAITING;
+            next = if room { commands.try_recv().ok() } else { None };
+        }
+        schedule.step();
+        if jobs.has_work() {
+            let count = meter.timed(Phase::Training, || jobs.step());
+            meter.trained(count);
         }
     }
 }

@@ -143,6 +143,39 @@ pub enum ModelError {
         /// What was not finite.
         reason: &'static str,
     },
+    /// A request was taken back before it was answered.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// More is asked of the engine than it keeps on its list.
+    #[error("the engine has {bound} requests waiting; ask again later")]
+    EngineBusy {
+        /// How many it keeps.
+        bound: usize,
+    },
+    /// A step of the engine failed.
+    #[error("the engine could not go on with a text: {0}")]
+    Step(String),
+    /// One text alone is longer than the cache may become.
+    #[error(
+        "a text needs {needed} bytes of keys and values, the budget is {budget}; lower max_tokens or raise \
+         the budget"
+    )]
+    CacheTooSmall {
+        /// What it takes at most.
+        needed: u64,
+        /// What there is.
+        budget: u64,
+    },
+    /// A run would not fit into memory.
+    #[error("it needs {needed}, and {available} are free; try {advice}")]
+    Memory {
+        /// The figures.
+        needed: String,
+        /// What there is.
+        available: String,
+        /// What would help most.
+        advice: &'static str,
+    },
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     EngineStopped,

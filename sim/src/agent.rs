@@ -14,6 +14,7 @@ use agents::engine::queue::{Answer, EngineHandle, Request};
 use agents::error::{ModelError, Result};
 use agents::name::AgentName;
 use agents::prompt;
+use agents::sampler::Filter;
 use agents::seed::Seed;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -234,6 +235,7 @@ impl AgentState {
         Ok(Want::Text {
             max_tokens: own.max_tokens,
             temperature: if turn.greedy { 0.0 } else { own.temperature },
+            filter: Filter::default(),
             stop: prompt::stops(&own.backbone.tokenizer)?,
             stream: Box::new(own.seed.index(turn.episode).index(u64::from(turn.turn)).stream()),
         })

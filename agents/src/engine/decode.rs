@@ -9,7 +9,7 @@ use crate::adapter::Adapter;
 use crate::adapter::head::{Pooling, features};
 use crate::backbone::{Backbone, KvCache, Network, Pass, Rows, Tokens};
 use crate::error::{ModelError, Result};
-use crate::sampler::{pick, softmax};
+use crate::sampler::{Filter, pick, softmax};
 use crate::seed::{Seed, Stream};
 
 /// What a row wants to know.
@@ -23,6 +23,8 @@ pub enum Want {
         max_tokens: usize,
         /// 0 picks the likeliest token.
         temperature: f64,
+        /// Which tokens may be drawn at all.
+        filter: Filter,
         /// Tokens that end the text, not part of it.
         stop: Vec<u32>,
         /// The row's own random stream.
@@ -147,10 +149,12 @@ fn write(
         let mut staying = Vec::with_capacity(writing.len());
         kept = Vec::with_capacity(writing.len());
         for (place, (&index, logits)) in writing.iter().zip(&logits).enumerate() {
-            let Want::Text { max_tokens, temperature, stop, stream } = &mut rows[index].want else {
+            let Want::Text { max_tokens, temperature, filter, stop, stream } =
+                &mut rows[index].want
+            else {
                 continue;
             };
-            let token = pick(logits, *temperature, stream);
+            let token = pick(logits, *temperature, filter, stream);
             let Got::Text { tokens: text, stop: ended } = &mut got[index] else { continue };
             if stop.contains(&token) {
                 *ended = Some(token);
@@ -208,6 +212,7 @@ pub fn complete(backbone: &Backbone, prompt: &str, max_tokens: usize) -> Result<
     let want = Want::Text {
         max_tokens,
         temperature: 0.0,
+        filter: Filter::default(),
         stop: tokenizer.end().into_iter().collect(),
         stream: Box::new(Seed::new(0).stream()),
     };

@@ -3,7 +3,7 @@
 //! The queue is bounded; who finds it full is told so at once and never waits.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::decode::{Got, Want};
@@ -74,6 +74,7 @@ pub struct Request {
 pub(crate) enum Command {
     Infer(Request),
     Expect(Vec<Key>),
+    Cancel(Key),
     Start {
         job: u64,
         backbone: Arc<Backbone>,
@@ -107,13 +108,22 @@ impl EngineHandle {
         self.send(Command::Infer(request))
     }
 
-    /// Announces requests: they run as one batch once all of them are there. What was announced before and has
-    /// not run is dropped.
+    /// Announces requests under the number of their round. What was asked under an earlier number and has no
+    /// answer is dropped, and so answered with an error: nobody waits for it.
     ///
     /// # Errors
     /// When the engine has ended or its queue is full.
     pub fn expect(&self, keys: Vec<Key>) -> Result<()> {
         self.send(Command::Expect(keys))
+    }
+
+    /// Takes a request back, wherever it is; its answer then says that it was cancelled. Nothing happens
+    /// where it was answered already.
+    ///
+    /// # Errors
+    /// When the engine has ended or its queue is full.
+    pub fn cancel(&self, key: Key) -> Result<()> {
+        self.send(Command::Cancel(key))
     }
 
     /// Prepares a fine-tuning job; from a snapshot, one that was begun before.
@@ -171,6 +181,9 @@ impl EngineHandle {
     fn send(&self, command: Command) -> Result<()> {
         // A refused command is dropped here, and its answer with it: the sender hears of it twice.
         let sender = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        sender.try_send(command).map_err(|_full_or_gone| ModelError::EngineStopped)
+        sender.try_send(command).map_err(|refused| match refused {
+            TrySendError::Full(_) => ModelError::EngineBusy { bound: BOUND },
+            TrySendError::Disconnected(_) => ModelError::EngineStopped,
+        })
     }
 }

@@ -92,6 +92,7 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
     let want = Want::Text {
         max_tokens: 30,
         temperature: 0.0,
+        filter: crate::sampler::Filter::default(),
         stop: prompt::stops(tokenizer).unwrap(),
         stream: Box::new(Seed::new(0).stream()),
     };

@@ -15,6 +15,7 @@ use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::engine::decode::{Got, Row, Want};
 use crate::error::{ModelError, Result};
+use crate::sampler::Filter;
 use crate::seed::Seed;
 
 /// How good a reply to the prompt with this key is, from 0 to 1.
@@ -95,6 +96,7 @@ impl Grpo {
                 let want = Want::Text {
                     max_tokens: self.max_tokens,
                     temperature: self.temperature,
+                    filter: Filter::default(),
                     stop: self.stop.clone(),
                     stream: Box::new(seed.index(place as u64).index(member as u64).stream()),
                 };

@@ -1,0 +1,257 @@
+//! How much memory a run will take, from descriptions alone, and how much there is.
+//!
+//! Figures of weights, adapters, optimisers and caches are exact; what a training step keeps is an estimate
+//! from what its operations store. Nothing here allocates what it counts.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::adapter::Method;
+use crate::backbone::gguf::Gguf;
+use crate::backbone::{Architecture, read_file};
+use crate::error::{ModelError, Result};
+use crate::learning::job::Settings;
+
+/// Bytes of an f32.
+const NUMBER: u64 = 4;
+/// What is kept free for the program itself and the system.
+const RESERVE: u64 = 256 << 20;
+
+/// Bytes that a run takes at most, by what for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Weights of backbones.
+    pub backbones: u64,
+    /// Weights of adapters.
+    pub adapters: u64,
+    /// Optimisers, gradients and what one training step keeps.
+    pub training: u64,
+    /// Keys and values.
+    pub cache: u64,
+}
+
+impl Footprint {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.backbones + self.adapters + self.training + self.cache
+    }
+
+    /// Refuses what cannot fit into `available` bytes; nothing is refused where that is not known.
+    ///
+    /// # Errors
+    /// With the figures and what to change.
+    pub fn check(&self, available: Option<u64>) -> Result<()> {
+        let Some(available) = available else { return Ok(()) };
+        let room = available.saturating_sub(RESERVE);
+        if self.total() <= room {
+            return Ok(());
+        }
+        let parts = [
+            (self.backbones, "a smaller or a quantised backbone (.gguf)"),
+            (self.adapters, "fewer agents, or a smaller rank or `freeze_layers` for them"),
+            (self.training, "a smaller `micro_batch_tokens`, or `recompute = true`"),
+            (self.cache, "a smaller `concurrent_episodes` or `max_tokens`"),
+        ];
+        let largest = parts.into_iter().max_by_key(|(bytes, _)| *bytes);
+        let advice = largest.map_or("", |(_, advice)| advice);
+        Err(ModelError::Memory { needed: self.to_string(), available: mib(room), advice })
+    }
+}
+
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (backbones {}, adapters {}, training {}, cache {})",
+            mib(self.total()),
+            mib(self.backbones),
+            mib(self.adapters),
+            mib(self.training),
+            mib(self.cache)
+        )
+    }
+}
+
+/// Bytes for people.
+#[must_use]
+pub fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// Bytes that can be allocated now: what the system calls available, or less where a control group says so.
+/// None where neither tells.
+#[must_use]
+pub fn available() -> Option<u64> {
+    let text = |path: &str| std::fs::read_to_string(path).ok();
+    let system = text("/proc/meminfo").and_then(|text| meminfo(&text));
+    let number = |path: &str| text(path)?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, used)| most.saturating_sub(used));
+    system.into_iter().chain(group).min()
+}
+
+fn meminfo(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The architecture of a model's folder or `.gguf` file, and the bytes its weights take in memory.
+///
+/// # Errors
+/// When its configuration cannot be read.
+pub fn of_model(path: &Path) -> Result<(Architecture, u64)> {
+    if Gguf::is(path) {
+        let file = Gguf::open(path)?;
+        let architecture = Architecture::from_json(&file.config()?.to_string(), path)?;
+        let fail = |source| ModelError::File { path: path.into(), source };
+        let stored = std::fs::metadata(path).map_err(fail)?.len();
+        // The table of embeddings is expanded beside its blocks.
+        let table = (architecture.vocabulary * architecture.hidden) as u64 * NUMBER;
+        return Ok((architecture, stored + table));
+    }
+    let config = path.join("config.json");
+    let json = String::from_utf8_lossy(&read_file(&config)?).into_owned();
+    let architecture = Architecture::from_json(&json, &config)?;
+    let bytes = of_backbone(&architecture);
+    Ok((architecture, bytes))
+}
+
+/// Bytes of all weights in f32.
+#[must_use]
+pub fn of_backbone(architecture: &Architecture) -> u64 {
+    let numbers = |(_, shape): (String, Vec<usize>)| shape.iter().product::<usize>() as u64;
+    architecture.weights().into_iter().map(numbers).sum::<u64>() * NUMBER
+}
+
+/// Bytes of an adapter of this method, without a head.
+#[must_use]
+pub fn of_adapter(architecture: &Architecture, method: &Method) -> u64 {
+    numbers(architecture, method) * NUMBER
+}
+
+fn numbers(architecture: &Architecture, method: &Method) -> u64 {
+    let count = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let weights = architecture.weights();
+    let sides = |targets: &[String]| -> u64 {
+        let all = targets.iter().any(|target| target == "all-linear");
+        let hit = |name: &str| {
+            let path = name.strip_suffix(".weight").unwrap_or(name);
+            all || targets.iter().any(|target| path.ends_with(target.as_str()))
+        };
+        let blocks = (0..architecture.depth()).map(|layer| architecture.family.block(layer) + ".");
+        let blocks: Vec<String> = blocks.collect();
+        let inside = |name: &str| blocks.iter().any(|block| name.starts_with(block.as_str()));
+        let sides = |(name, shape): &(String, Vec<usize>)| match shape.as_slice() {
+            &[out, width] if inside(name) && hit(name) => (out + width) as u64,
+            _ => 0,
+        };
+        weights.iter().map(sides).sum()
+    };
+    match method {
+        Method::Frozen => 0,
+        Method::Lora(lora) => lora.rank as u64 * sides(&lora.targets),
+        Method::Ia3(ia3) => sides(&ia3.targets),
+        Method::Vera(vera) => 2 * sides(&vera.targets),
+        Method::Prompt { tokens } => (tokens * architecture.hidden) as u64,
+        Method::Prefix { tokens } => {
+            (2 * tokens * architecture.key_width() * architecture.depth()) as u64
+        }
+        Method::Layers { freeze_layers } => {
+            let first: Vec<String> = (0..*freeze_layers)
+                .map(|layer| architecture.family.block(layer) + ".")
+                .chain([architecture.family.embedding().to_owned()])
+                .collect();
+            let own = |(name, _): &&(String, Vec<usize>)| {
+                !first.iter().any(|frozen| name.starts_with(frozen.as_str()))
+            };
+            weights.iter().filter(own).map(|(_, shape)| count(shape)).sum()
+        }
+        Method::Full => weights.iter().map(|(_, shape)| count(shape)).sum(),
+    }
+}
+
+/// Bytes that jobs of these sizes (bytes of what each trains) take while they run at once: copies, moments
+/// and gradients of each, and what the micro-batches in progress keep for the way back.
+#[must_use]
+pub fn of_training(architecture: &Architecture, trained: &[u64], settings: &Settings) -> u64 {
+    if trained.is_empty() {
+        return 0;
+    }
+    let tokens = settings.micro_batch_tokens as u64 * rayon::current_num_threads() as u64;
+    let shared = tokens * kept(architecture, settings) * NUMBER;
+    trained.iter().map(|bytes| 4 * bytes).sum::<u64>() + shared
+}
+
+/// Numbers that a training step keeps for each token.
+fn kept(architecture: &Architecture, settings: &Settings) -> u64 {
+    let (hidden, inner) = (architecture.hidden as u64, architecture.inner as u64);
+    let seen = settings.micro_batch_tokens.min(architecture.positions) as u64;
+    let layer = 10 * hidden + 5 * inner + architecture.heads as u64 * seen;
+    let depth = architecture.depth() as u64;
+    let layers = if settings.recompute { layer + depth * hidden } else { depth * layer };
+    // Logits, their softmax and their gradient.
+    layers + 3 * architecture.vocabulary as u64
+}
+
+/// Bytes of keys and values of `sequences`, each `tokens` long.
+#[must_use]
+pub fn of_cache(architecture: &Architecture, sequences: usize, tokens: usize) -> u64 {
+    let token = 2 * architecture.depth() * architecture.key_width();
+    let tokens = tokens.min(architecture.positions);
+    (sequences * tokens) as u64 * token as u64 * NUMBER
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::adapter::lora::LoraSpec;
+    use crate::adapter::{Adapter, AdapterSpec};
+    use crate::backbone::builtin;
+    use crate::seed::Seed;
+
+    #[test]
+    fn adapters_take_what_is_predicted() {
+        let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
+        let architecture = backbone.network.architecture();
+        let lora = |rank, targets: &[&str]| Method::Lora(LoraSpec::new(rank, 8.0, targets));
+        for method in [
+            lora(4, &["q_proj", "v_proj"]),
+            lora(2, &["all-linear"]),
+            Method::Prompt { tokens: 5 },
+            Method::Prefix { tokens: 3 },
+            Method::Layers { freeze_layers: 2 },
+            Method::Full,
+            Method::Frozen,
+        ] {
+            let spec = AdapterSpec { method: method.clone(), head: None };
+            let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+            let found = adapter.tensors().values().map(candle_core::Tensor::elem_count);
+            assert_eq!(numbers(architecture, &method), found.sum::<usize>() as u64, "{method:?}");
+        }
+        let stored = backbone.weights().values().map(|w| w.dims().iter().product::<usize>());
+        assert_eq!(of_backbone(architecture), 4 * stored.sum::<usize>() as u64);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_largest_part_named() {
+        let mut footprint = Footprint { cache: 3 << 30, adapters: 1 << 30, ..Footprint::default() };
+        assert!(footprint.check(None).is_ok() && footprint.check(Some(5 << 30)).is_ok());
+        let says = footprint.check(Some(4 << 30)).unwrap_err().to_string();
+        assert!(says.contains("4096 MiB") && says.contains("concurrent_episodes"), "{says}");
+        footprint.backbones = 9 << 30;
+        let says = footprint.check(Some(4 << 30)).unwrap_err().to_string();
+        assert!(says.contains("quantised"), "{says}");
+    }
+
+    #[test]
+    fn the_systems_own_words_are_read() {
+        let text = "MemTotal:  100 kB\nMemFree: 1 kB\nMemAvailable:   23068672 kB\n";
+        assert_eq!(meminfo(text), Some(22 << 30));
+        assert_eq!(meminfo("MemAvailable: many kB"), None);
+    }
+}
