@@ -20,6 +20,7 @@ use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
 use agents::sampler::Filter;
 use agents::seed::Seed;
+use agents::session::{Part, Session};
 use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::json;
@@ -43,6 +44,9 @@ struct Request {
     max_tokens: usize,
     /// A PEFT directory.
     adapter: Option<PathBuf>,
+    /// For `write`: a PEFT directory for each row.
+    #[serde(default)]
+    adapters: Vec<PathBuf>,
     /// For encoders: weights of the hidden states in the loss, `[all tokens, hidden]` under `weights`.
     weights: Option<PathBuf>,
     /// For adapters with a head: the class of each row.
@@ -92,6 +96,7 @@ fn main() -> Outcome<()> {
             let adapter = adapter.ok_or("saving needs an adapter or a spec")?;
             Ok(adapter.save(&request.out.ok_or("saving needs `out`")?)?)
         }
+        ("write", _) => write(&backbone, &request),
         ("generate", _) => generate(&backbone, adapter.as_ref(), &request),
         _ => Err("an output file is missing, or the command is unknown".into()),
     }
@@ -198,6 +203,50 @@ fn generate(backbone: &Backbone, adapter: Option<&Adapter>, request: &Request) -
         })
         .collect();
     Ok(serde_json::to_writer(std::io::stdout(), &written)?)
+}
+
+/// All rows at once, each under its own adapter; prompts are read first and not timed.
+fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
+    let mut session = Session::new(Arc::clone(backbone))?;
+    let (mut slots, mut next) = (Vec::new(), Vec::new());
+    for (row, tokens) in request.tokens.iter().enumerate() {
+        let adapter = match request.adapters.get(row) {
+            Some(folder) => Some(Arc::new(Adapter::load(folder, backbone)?)),
+            None => None,
+        };
+        let slot = session.open(adapter);
+        let logits = session.step(&[Part { slot, tokens, logits: true }])?;
+        slots.push(slot);
+        next.push(likeliest(logits.of(0)));
+    }
+    let mut written: Vec<Vec<u32>> = next.iter().map(|&token| vec![token]).collect();
+    let mut seconds = Vec::new();
+    for _ in 0..request.max_tokens {
+        let part =
+            |(&slot, token)| Part { slot, tokens: std::slice::from_ref(token), logits: true };
+        let parts: Vec<Part<'_>> = slots.iter().zip(&next).map(part).collect();
+        let start = Instant::now();
+        let logits = session.step(&parts)?;
+        next = (0..slots.len()).map(|row| likeliest(logits.of(row))).collect();
+        seconds.push(start.elapsed().as_secs_f64());
+        written.iter_mut().zip(&next).for_each(|(row, &token)| row.push(token));
+    }
+    seconds.drain(..seconds.len().min(1));
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN);
+    let speed = slots.len() as f64 / median;
+    let found = json!({"tokens_per_second": speed, "written": written, "seconds": seconds});
+    Ok(serde_json::to_writer(std::io::stdout(), &found)?)
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (token, value) in logits.iter().enumerate() {
+        if *value > logits[best] {
+            best = token;
+        }
+    }
+    best as u32
 }
 
 /// Rows with a class each, or texts where the request has no labels.

@@ -56,8 +56,8 @@ impl Engine {
     /// # Errors
     /// When the system refuses another thread.
     pub fn start_with(limits: Limits, clock: Clock) -> Result<Self> {
-        let (handle, commands) = queue::channel();
         let meter = Arc::new(Meter::new(clock));
+        let (handle, commands) = queue::channel(Arc::clone(&meter));
         let thread = Some(spawn(commands, limits, Arc::clone(&meter))?);
         Ok(Self { handle, limits, meter, thread })
     }
@@ -80,12 +80,6 @@ impl Engine {
     pub fn handle(&self) -> EngineHandle {
         self.handle.clone()
     }
-
-    /// What it has done so far.
-    #[must_use]
-    pub fn meter(&self) -> Arc<Meter> {
-        Arc::clone(&self.meter)
-    }
 }
 
 impl Drop for Engine {
@@ -98,11 +92,7 @@ impl Drop for Engine {
     }
 }
 
-fn spawn(
-    commands: Receiver<Command>,
-    limits: Limits,
-    meter: Arc<Meter>,
-) -> Result<JoinHandle<()>> {
+fn spawn(commands: Receiver<Command>, limits: Limits, meter: Arc<Meter>) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("engine".to_owned())
         .stack_size(STACK)

@@ -18,11 +18,13 @@
 //! - [`sampler`]: from logits to tokens
 //! - [`session`]: sequences in progress, each with its own keys and values, stepped together
 //! - [`engine`]: the one thread that owns a device and batches all its work
+//! - [`bench`]: what a machine does with a model, beside what would be possible
 //! - [`probe`]: loss and gradients on given tokens, for audits and comparisons
 //! - [`pretrain`]: how `polylogue-tiny` came to be
 //! - [`name`]: names of agents
 pub mod adapter;
 pub mod backbone;
+pub mod bench;
 pub mod chat_template;
 pub mod device;
 pub mod engine;

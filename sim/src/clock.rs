@@ -2,6 +2,7 @@
 //!
 //! The only file that asks the machine what time it is.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Measures how long something takes.
@@ -26,6 +27,14 @@ impl Stopwatch {
     pub fn milliseconds(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Nanoseconds since this was first asked; for counters of time spent.
+#[must_use]
+pub fn nanoseconds() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The present moment in UTC as `2026-11-24T03-48-20Z`, fit for a folder's name.

@@ -317,7 +317,7 @@ impl ConductorState {
             Order::LoseTrainer => drop(society.trainer.cast(TrainerMessage::Panic)),
             Order::FillDisk => self.recorder.refuse_once(),
             Order::EndTick(tick) => {
-                self.recorder.end_tick(*tick)?;
+                self.end_tick(*tick)?;
                 self.stage.recorded();
                 let (control, me) = (self.control.clone(), me.clone());
                 tokio::spawn(async move {
@@ -326,7 +326,7 @@ impl ConductorState {
                 });
             }
             Order::Finish(tick) => {
-                self.recorder.end_tick(*tick)?;
+                self.end_tick(*tick)?;
                 let summary = serde_json::to_string_pretty(&self.summary).unwrap_or_default();
                 self.recorder.write("summary.json", &(summary + "\n"))?;
                 self.end(Ok(self.summary.clone()));
@@ -370,6 +370,12 @@ impl ConductorState {
             }
             _ => {}
         }
+    }
+
+    fn end_tick(&mut self, tick: u64) -> Result<(), ConductError> {
+        let did = self.recorder.engine_did(&self.engine.usage());
+        self.feed.show_engine(did);
+        Ok(self.recorder.end_tick(tick)?)
     }
 
     fn publish_events(&mut self) -> Result<(), ConductError> {

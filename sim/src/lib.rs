@@ -26,10 +26,12 @@
 //! - [`corpus`]: the texts of pretraining
 //! - [`pretraining`]: how `polylogue-tiny` is made
 //! - [`tuning`]: a pretrained model tuned as a classifier, without a society
+//! - [`bench`]: what the machine does with a model
 //! - [`adapters`]: finished adapters shown, combined, merged
 pub mod adapters;
 pub mod agent;
 pub mod backbone;
+pub mod bench;
 pub mod channel;
 pub mod clock;
 pub mod conductor;

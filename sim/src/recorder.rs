@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agents::adapter::Adapter;
+use agents::engine::meter::Usage;
 use agents::name::AgentName;
 use serde_json::json;
 
@@ -40,6 +41,10 @@ pub struct Recorder {
     events: Lines<File>,
     times: Lines<File>,
     watch: Stopwatch,
+    /// What the engine had done when the last tick ended.
+    engine: Usage,
+    /// What it did in the present one.
+    did: Usage,
 }
 
 impl Recorder {
@@ -60,6 +65,8 @@ impl Recorder {
             times: Lines::new(open(&directory.join("times.jsonl"))?),
             directory: directory.into(),
             watch: Stopwatch::start(),
+            engine: Usage::default(),
+            did: Usage::default(),
         };
         let header = json!({"format": FORMAT}).to_string();
         recorder.events.push(&header);
@@ -82,6 +89,14 @@ impl Recorder {
         Ok(())
     }
 
+    /// What the engine has done since the run began; what of it belongs to the present tick comes back, and
+    /// is noted when the tick ends.
+    pub fn engine_did(&mut self, total: &Usage) -> Usage {
+        self.did = total.since(&self.engine);
+        self.engine = *total;
+        self.did
+    }
+
     /// Ends a tick: all of it is handed to the system, and its wall time noted. Where that fails it may be
     /// tried again.
     ///
@@ -90,8 +105,12 @@ impl Recorder {
     pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
         let result = self.events.write();
         self.check(result, "events.jsonl")?;
-        self.times
-            .push(&json!({"tick": tick, "milliseconds": self.watch.milliseconds()}).to_string());
+        let mut line = json!({"tick": tick, "milliseconds": self.watch.milliseconds()});
+        let did = std::mem::take(&mut self.did);
+        if did != Usage::default() {
+            line["engine"] = json!(did);
+        }
+        self.times.push(&line.to_string());
         let result = self.times.write();
         self.check(result, "times.jsonl")
     }

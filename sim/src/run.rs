@@ -1,5 +1,6 @@
 //! A run from its scenario to its summary: all wiring, nothing else.
 
+pub mod footprint;
 mod start;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use agents::backbone::Backbone;
 use agents::backbone::digest;
 use agents::device::DeviceKind;
 use agents::engine::Engine;
+use agents::engine::memory;
+use agents::engine::schedule::Limits;
 use agents::error::ModelError;
 use agents::name::AgentName;
 use agents::seed::Seed;
@@ -69,6 +72,9 @@ pub enum RunError {
         /// Why.
         error: ModelError,
     },
+    /// It would not fit into memory.
+    #[error("the run does not fit into memory: {}", message(.0))]
+    Memory(ModelError),
     /// An agent does not fit its backbone.
     #[error("agent `{agent}`: {}", message(reason))]
     Agent {
@@ -93,7 +99,7 @@ impl RunError {
     #[must_use]
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Task(_) | Self::Agent { .. } => true,
+            Self::Task(_) | Self::Agent { .. } | Self::Memory(_) => true,
             Self::Backbone { error, .. } => error.is_input(),
             Self::Record(error) => error.in_use,
             Self::Conduct(_) | Self::Silence => false,
@@ -129,6 +135,10 @@ pub fn prepare(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
     let task = Task::load(&scenario.task).map_err(RunError::Task)?;
+    if options.device == DeviceKind::Cpu {
+        let predicted = footprint::footprint(&scenario);
+        predicted.check(memory::available()).map_err(RunError::Memory)?;
+    }
     let (backbones, origins) = backbones(&scenario, options, hear)?;
     let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones)?;
     let out = options.out.clone().unwrap_or_else(|| {
@@ -162,8 +172,11 @@ impl Prepared {
     /// When the society cannot go on or the log cannot be written.
     pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
         let watch = clock::Stopwatch::start();
-        let engine =
-            Engine::start().map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        // Half of what is left is for keys and values; the rest is for training and everything else.
+        let cache_bytes = memory::available().map(|bytes| bytes / 2);
+        let limits = Limits { cache_bytes, ..Limits::default() };
+        let engine = Engine::start_with(limits, clock::nanoseconds)
+            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
         let timer = self.timer;
         let agents = recipes(&self.scenario, &self.members, &engine, timer);

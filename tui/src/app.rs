@@ -14,6 +14,7 @@ use ratatui::Terminal;
 use ratatui::backend::Backend;
 use ratatui::layout::{Rect, Size};
 use sim::event::Event;
+use sim::feed::Usage;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -68,6 +69,8 @@ pub(crate) struct Sources {
     pub(crate) events: mpsc::Receiver<Event>,
     /// How many events were dropped so far because the screen lagged.
     pub(crate) missed: Box<dyn Fn() -> u64>,
+    /// What the engine did in the last tick; none for a recording.
+    pub(crate) engine: Box<dyn Fn() -> Option<Usage>>,
 }
 
 impl fmt::Debug for Sources {
@@ -128,6 +131,8 @@ pub(crate) struct App {
     pub(crate) stopping: bool,
     /// The recording that is shown; none for a run that goes on.
     pub(crate) replay: Option<Replay>,
+    /// What the engine did in the last tick.
+    pub(crate) engine: Option<Usage>,
     /// The size of the terminal.
     size: Size,
 }
@@ -161,6 +166,11 @@ impl App {
     /// How many events were dropped so far; true when that is news.
     pub(crate) fn missed(&mut self, missed: u64) -> bool {
         std::mem::replace(&mut self.state.run.missed, missed) != missed
+    }
+
+    /// What the engine did in the last tick; true when that is news.
+    pub(crate) fn engine(&mut self, did: Option<Usage>) -> bool {
+        std::mem::replace(&mut self.engine, did) != did
     }
 
     /// The terminal has another size.
@@ -302,6 +312,7 @@ impl App {
                 }
                 _ = frames.tick() => {
                     stale |= self.missed((sources.missed)());
+                    stale |= self.engine((sources.engine)());
                     if std::mem::take(&mut stale) {
                         owning(|| terminal.draw(|frame| view::render(self, frame)))?;
                     }

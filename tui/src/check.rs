@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sim::feed::mib;
 
 use crate::exit_code::Exit;
 
@@ -28,6 +29,11 @@ pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
                 scenario.triggers.len(),
                 scenario.episodes
             );
+            let predicted = sim::run::footprint::footprint(&scenario);
+            match sim::run::footprint::available() {
+                Some(bytes) => println!("memory: {predicted} of {} that are free", mib(bytes)),
+                None => println!("memory: {predicted}"),
+            }
             Ok(Exit::Done)
         }
         Err(problems) => Err(problems.into()),

@@ -6,6 +6,7 @@
 mod adapter;
 mod allocator;
 mod app;
+mod bench;
 mod check;
 mod exit_code;
 mod fetching;
@@ -52,6 +53,8 @@ enum Command {
     Pretrain(pretrain::PretrainArguments),
     /// Tune a pretrained model as a classifier: freeze the base, add a head, train, report.
     Tune(Box<tune::TuneArguments>),
+    /// Measure what this machine does with a model.
+    Bench(bench::BenchArguments),
     /// Look at adapters, combine them, merge one into its model.
     Adapter(adapter::AdapterArguments),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
         Command::Tune(arguments) => tune::tune(&arguments),
+        Command::Bench(arguments) => bench::measure(&arguments),
         Command::Adapter(arguments) => adapter::adapter(&arguments),
     });
     // What panicked has said so by itself.

@@ -112,7 +112,7 @@ async fn on_screen(
     let shown = async {
         let mut screen = Screen::take()?;
         let (keyboard, inputs) = Keyboard::open()?;
-        let sources = Sources { inputs, events, missed: Box::new(|| 0) };
+        let sources = Sources { inputs, events, missed: Box::new(|| 0), engine: Box::new(|| None) };
         // A wish is lost where a thousand wait: a key that was held down too long.
         let obey = move |command| {
             if let Some(wish) = wish(command) {

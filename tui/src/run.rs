@@ -133,11 +133,13 @@ async fn watched(prepared: Prepared, display: Display, ascii: bool) -> Result<Fi
 
 /// Shows the run until the person leaves; a run that is still going then ends after its tick.
 async fn on_screen(watch: Watch, control: Control, options: Options) -> std::io::Result<()> {
+    let engine = watch.engine();
     let (events, missed) = watch.into_parts();
     let shown = async {
         let mut screen = Screen::take()?;
         let (keyboard, inputs) = Keyboard::open()?;
-        let sources = Sources { inputs, events, missed: Box::new(missed) };
+        let (missed, engine) = (Box::new(missed), Box::new(engine));
+        let sources = Sources { inputs, events, missed, engine };
         let obey = |command| match command {
             Command::Pause => control.pause(),
             Command::Resume => control.resume(),

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::decode::{Got, Want};
+use super::meter::{Meter, Usage};
 use super::train::Advance;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
@@ -92,14 +93,20 @@ pub(crate) enum Command {
 
 /// Sends requests to an engine; to its successor once it was restarted. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EngineHandle(Arc<RwLock<SyncSender<Command>>>);
+pub struct EngineHandle(Arc<RwLock<SyncSender<Command>>>, Arc<Meter>);
 
-pub(crate) fn channel() -> (EngineHandle, Receiver<Command>) {
+pub(crate) fn channel(meter: Arc<Meter>) -> (EngineHandle, Receiver<Command>) {
     let (sender, receiver) = sync_channel(BOUND);
-    (EngineHandle(Arc::new(RwLock::new(sender))), receiver)
+    (EngineHandle(Arc::new(RwLock::new(sender)), meter), receiver)
 }
 
 impl EngineHandle {
+    /// What the engine has done so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.1.read()
+    }
+
     /// Asks for a class or a text.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ use crate::training::trainer::NewJob;
 use crate::training::trigger::Trigger;
 
 /// Holdout queries and probes that are played side by side.
-const HOLDOUT_WIDTH: usize = 96;
+pub(crate) const HOLDOUT_WIDTH: usize = 96;
 /// Episode numbers from here on are probes of the evaluator.
 const PROBES: u64 = 1 << 40;
 

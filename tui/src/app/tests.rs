@@ -218,6 +218,25 @@ fn scrolling_holds_and_following_goes_on() {
 }
 
 #[test]
+fn what_the_engine_does_is_said_where_there_is_room() {
+    let did = sim::feed::Usage {
+        steps: 10,
+        rows: 120,
+        written_tokens: 500,
+        text_time: 1_000_000_000,
+        waiting: 4,
+        cache_bytes: 3 << 20,
+        ..sim::feed::Usage::default()
+    };
+    for (width, wanted) in [(80, "500 tok/s"), (120, "12 rows, 4 waiting, cache 3 MiB")] {
+        let mut app = app(&screenplay::play().events);
+        assert!(app.engine(Some(did)) && !app.engine(Some(did)));
+        let screen = text(&shown(&mut app, width, 24));
+        assert!(screen.contains(wanted), "{screen}");
+    }
+}
+
+#[test]
 fn what_was_missed_is_said() {
     let mut app = app(&screenplay::play().events);
     assert!(app.missed(1_234) && !app.missed(1_234));
@@ -254,8 +273,12 @@ async fn the_loop_takes_in_events_obeys_keys_and_leaves() {
         events.send(event).await.unwrap();
     }
     drop(events);
-    let sources =
-        Sources { inputs: input_receiver, events: event_receiver, missed: Box::new(|| 3) };
+    let sources = Sources {
+        inputs: input_receiver,
+        events: event_receiver,
+        missed: Box::new(|| 3),
+        engine: Box::new(|| None),
+    };
     let mut app = app(&[]);
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
     let mut commands = Vec::new();

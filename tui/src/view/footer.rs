@@ -5,6 +5,8 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 
+use sim::feed::mib;
+
 use super::panel::row;
 use super::theme::{Sign, Theme, Tone};
 use crate::app::App;
@@ -14,7 +16,9 @@ use crate::untrusted::columns;
 pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let (notice, tone) = notice(app, theme);
-    let mut room = width.saturating_sub(columns(&notice) + 2);
+    // The first words about the engine always have room.
+    let kept = if notice.is_empty() { columns(&engine(app, 14)) } else { 0 };
+    let mut room = width.saturating_sub(columns(&notice) + 2 + kept);
     let mut left = Vec::new();
     for binding in keys::bindings(app.replay.is_some()) {
         let Some(short) = short(app, binding) else { continue };
@@ -25,6 +29,7 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
         left.push(Span::styled(keys, theme.style(Tone::Strong)));
         left.push(Span::styled(words, theme.style(Tone::Quiet)));
     }
+    let notice = if notice.is_empty() { engine(app, room + kept) } else { notice };
     let line: Line<'_> = row(left, Span::styled(notice, theme.style(tone)), width);
     line.render(area, buffer);
 }
@@ -48,6 +53,27 @@ fn short(app: &App, binding: &Binding) -> Option<&'static str> {
         Action::ToggleEnlarged if app.enlarged => Some("shrink"),
         _ => binding.short,
     }
+}
+
+/// What the engine did in the last tick, in as many words as there is room for.
+fn engine(app: &App, room: usize) -> String {
+    let Some(did) = app.engine.filter(|_| !app.state.run.is_over()) else { return String::new() };
+    let mut words = String::new();
+    let parts = [
+        format!("{:.0} tok/s", did.tokens_per_second()),
+        format!("{:.0} rows", did.occupancy()),
+        format!("{} waiting", did.waiting),
+        format!("cache {}", mib(did.cache_bytes)),
+        format!("{} training steps", did.training_steps),
+    ];
+    for part in parts {
+        let longer = if words.is_empty() { part } else { format!("{words}, {part}") };
+        if columns(&longer) + 1 > room {
+            break;
+        }
+        words = longer;
+    }
+    if words.is_empty() { words } else { words + " " }
 }
 
 /// What the person should know about the keys right now.

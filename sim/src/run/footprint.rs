@@ -1,0 +1,71 @@
+//! What a run will take of memory, from its scenario alone: said by `check`, and looked at before a model is
+//! loaded. Nothing is allocated here.
+
+use std::collections::BTreeMap;
+
+use agents::adapter::Method;
+use agents::backbone::{Architecture, builtin};
+use agents::device::DeviceKind;
+pub use agents::engine::memory::{Footprint, available};
+use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
+use agents::engine::schedule::Limits;
+
+use crate::conductor::stage::HOLDOUT_WIDTH;
+use crate::scenario::{BackboneSource, Scenario, TransferPlan};
+
+/// Tokens of a prompt that are reckoned with.
+const PROMPT: usize = 256;
+
+/// What the run of a scenario takes at most; models of the hub are not counted, because only their folders
+/// say how large they are.
+#[must_use]
+pub fn footprint(scenario: &Scenario) -> Footprint {
+    let mut known: BTreeMap<&str, Architecture> = BTreeMap::new();
+    let mut total = Footprint::default();
+    for (name, plan) in &scenario.backbones {
+        // What cannot be read is told, with all that is wrong with it, when it is loaded.
+        let found = match &plan.source {
+            BackboneSource::Builtin => embedded(),
+            BackboneSource::Path(path) => of_model(path).ok(),
+            BackboneSource::Hub(_) => None,
+        };
+        if let Some((architecture, bytes)) = found {
+            total.backbones += bytes;
+            known.insert(name, architecture);
+        }
+    }
+    let width = scenario.concurrent_episodes.max(HOLDOUT_WIDTH).min(Limits::default().sequences);
+    for (name, architecture) in &known {
+        let mut trained = Vec::new();
+        let (mut settings, mut writes) = (None, false);
+        for (agent, plan) in scenario.agents.iter().filter(|(_, plan)| plan.backbone == **name) {
+            let method = match &plan.transfer {
+                TransferPlan::Feature { .. } | TransferPlan::Adapter { .. } => Method::Frozen,
+                TransferPlan::Text(method) => method.clone(),
+                TransferPlan::Head { freeze_layers, .. } => {
+                    Method::Layers { freeze_layers: *freeze_layers }
+                }
+            };
+            writes |= plan.transfer.labels().is_none();
+            let bytes = of_adapter(architecture, &method);
+            total.adapters += bytes;
+            trained.push(bytes);
+            let largest = scenario.settings_of(agent).into_iter();
+            settings = largest.chain(settings).max_by_key(|own| own.micro_batch_tokens);
+        }
+        if let Some(settings) = settings {
+            total.training += of_training(architecture, &trained, &settings);
+        }
+        if writes {
+            total.cache += of_cache(architecture, width, PROMPT + scenario.channel.max_tokens);
+        }
+    }
+    total
+}
+
+fn embedded() -> Option<(Architecture, u64)> {
+    let backbone = builtin::polylogue_tiny(&DeviceKind::Cpu.open().ok()?).ok()?;
+    let architecture = Architecture::clone(backbone.network.architecture());
+    let bytes = of_backbone(&architecture);
+    Some((architecture, bytes))
+}
