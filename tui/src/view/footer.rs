@@ -13,11 +13,15 @@ use crate::app::App;
 use crate::keys::{self, Action, Binding};
 use crate::untrusted::columns;
 
+/// Columns that keys have before anything is said about the engine.
+const KEYS: usize = 66;
+
 pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let (notice, tone) = notice(app, theme);
-    // The first words about the engine always have room.
-    let kept = if notice.is_empty() { columns(&engine(app, 14)) } else { 0 };
+    // The first words about the engine always have room, and more of them on a wide screen.
+    let most = width.saturating_sub(KEYS);
+    let kept = if notice.is_empty() { columns(&engine(app, most)) } else { 0 };
     let mut room = width.saturating_sub(columns(&notice) + 2 + kept);
     let mut left = Vec::new();
     for binding in keys::bindings(app.replay.is_some()) {
