@@ -1,5 +1,4 @@
 //! Memory per additional agent: its adapter, its keys and values, and hardly anything else.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
