@@ -10,7 +10,7 @@ use agents::bench::{Mix, jobs};
 use agents::device::DeviceKind;
 use agents::learning::together;
 use agents::session::{Part, Session, Slot};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 
 /// More steps than are taken.
 const STEPS: usize = 1_000_000;
@@ -57,5 +57,9 @@ fn learning(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, writing, learning);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    writing(&mut criterion);
+    learning(&mut criterion);
+    criterion.final_summary();
+}
