@@ -115,7 +115,7 @@ fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {
                 Command::Expect(keys) => schedule.expect(&keys),
                 Command::Cancel(key) => schedule.cancel(&key),
                 Command::Start { job, backbone, adapter, spec, snapshot, answer } => {
-                    answer.send(jobs.start(job, backbone, adapter, spec, snapshot.as_deref()));
+                    answer.send(jobs.start(job, backbone, adapter, *spec, snapshot.as_deref()));
                 }
                 Command::Advance { jobs: chosen, steps } => jobs.advance(chosen, steps),
                 Command::Stop => return,

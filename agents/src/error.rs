@@ -176,6 +176,18 @@ pub enum ModelError {
         /// What would help most.
         advice: &'static str,
     },
+    /// Training went further than its guard allows.
+    #[error("guarded at step {step}: {what} is {found:.1}, more than {limit}")]
+    Guarded {
+        /// What was measured.
+        what: &'static str,
+        /// At which step.
+        step: usize,
+        /// The value.
+        found: f64,
+        /// The largest value that is allowed.
+        limit: f64,
+    },
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     EngineStopped,

@@ -6,6 +6,7 @@
 pub mod accumulation;
 pub mod dropout;
 pub mod gradient_audit;
+pub mod guard;
 pub mod job;
 pub mod objective;
 pub mod optimizer;

@@ -167,6 +167,9 @@ pub enum EventKind {
         to: Option<AgentName>,
         /// The version of the sender's weights.
         generation: Generation,
+        /// Turns of this episode whose words the sender was given: who said which part of its prompt.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        heard: Vec<u32>,
         /// What was said, as delivered.
         said: Said,
         /// Tokens of the message.

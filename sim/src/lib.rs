@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //! - [`run`]: all wiring of a run, nothing else
+//! - [`preflight`]: what a run will need, predicted
 //! - [`backbone`]: pretrained networks, fetched, loaded and recorded
 //! - [`scenario`]: what the user typed, checked, as plain types
 //! - [`task`]: where queries come from and how replies are scored
@@ -17,6 +18,9 @@
 //! - [`event`]: everything anyone can observe
 //! - [`recorder`]: the run directory and its log
 //! - [`recording`]: a run directory read back
+//! - [`divergence`]: where two logs part
+//! - [`verify`]: a recorded run played again and compared
+//! - [`diff`]: two recordings side by side
 //! - [`feed`]: events on their way to screens
 //! - [`summary`]: what a run came to
 //! - [`report`]: several runs side by side
@@ -37,9 +41,12 @@ pub mod clock;
 pub mod conductor;
 pub mod control;
 pub mod corpus;
+pub mod diff;
+pub mod divergence;
 pub mod event;
 pub mod feed;
 pub mod metric;
+pub mod preflight;
 pub mod pretraining;
 pub mod protocol;
 pub mod recorder;
@@ -53,3 +60,4 @@ pub mod supervisor;
 pub mod task;
 pub mod training;
 pub mod tuning;
+pub mod verify;

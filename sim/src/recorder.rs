@@ -4,7 +4,7 @@
 //! and binary; wall times stand in `times.jsonl`. Loses nothing: what the disk refuses waits for the next try.
 
 mod lines;
-mod visible;
+pub(crate) mod visible;
 
 use std::fs::{self, File};
 use std::io;
@@ -34,6 +34,14 @@ pub struct RecordError {
     pub in_use: bool,
 }
 
+/// Sees every line of a log at the moment when it is written.
+pub trait Observer: std::fmt::Debug + Send {
+    /// A line, without its end.
+    fn line(&mut self, line: &str);
+    /// A tick has ended.
+    fn tick_ended(&mut self, tick: u64);
+}
+
 /// Writes a run directory.
 #[derive(Debug)]
 pub struct Recorder {
@@ -45,6 +53,7 @@ pub struct Recorder {
     engine: Usage,
     /// What it did in the present one.
     did: Usage,
+    observer: Option<Box<dyn Observer>>,
 }
 
 impl Recorder {
@@ -67,6 +76,7 @@ impl Recorder {
             watch: Stopwatch::start(),
             engine: Usage::default(),
             did: Usage::default(),
+            observer: None,
         };
         let header = json!({"format": FORMAT}).to_string();
         recorder.events.push(&header);
@@ -86,6 +96,9 @@ impl Recorder {
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
         let line = visible::line(event).map_err(|e| failure(&self.directory, e.to_string()))?;
         self.events.push(&line);
+        if let Some(observer) = &mut self.observer {
+            observer.line(&line);
+        }
         Ok(())
     }
 
@@ -112,7 +125,16 @@ impl Recorder {
         }
         self.times.push(&line.to_string());
         let result = self.times.write();
-        self.check(result, "times.jsonl")
+        self.check(result, "times.jsonl")?;
+        if let Some(observer) = &mut self.observer {
+            observer.tick_ended(tick);
+        }
+        Ok(())
+    }
+
+    /// Has every further line seen by somebody.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observer = Some(observer);
     }
 
     /// Has the disk refuse the log once: an ordered fault.

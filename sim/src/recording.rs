@@ -6,6 +6,7 @@
 //! are read one at a time. The log may be compressed with gzip after its run. `docs/recording.md` is the
 //! reference of the format.
 
+mod manifest;
 mod problem;
 mod times;
 mod version;
@@ -19,6 +20,7 @@ use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+pub use self::manifest::{Manifest, ManifestError};
 pub use self::problem::RecordingError;
 pub use self::times::Times;
 pub use self::version::Version;

@@ -27,7 +27,8 @@ use crate::conductor::stage::{Member, Stage};
 use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
-use crate::recorder::{FORMAT, RecordError, Recorder};
+use crate::preflight;
+use crate::recorder::{FORMAT, Observer, RecordError, Recorder};
 use crate::scenario::suggestion::{message, quote};
 use crate::scenario::{BackbonePlan, Scenario};
 use crate::summary::Summary;
@@ -45,6 +46,8 @@ pub struct RunOptions {
     pub hub: HubSettings,
     /// The command line, for the manifest.
     pub arguments: Vec<String>,
+    /// Begin even where memory or disk are predicted not to suffice.
+    pub unchecked: bool,
     /// How long the run's waits are.
     pub timer: Timer,
 }
@@ -83,6 +86,9 @@ pub enum RunError {
         /// Why.
         reason: String,
     },
+    /// The disk is too small for it.
+    #[error("{0}")]
+    TooLarge(String),
     /// The run directory cannot be written.
     #[error("{}", message(.0))]
     Record(RecordError),
@@ -99,7 +105,7 @@ impl RunError {
     #[must_use]
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Task(_) | Self::Agent { .. } | Self::Memory(_) => true,
+            Self::Task(_) | Self::Agent { .. } | Self::Memory(_) | Self::TooLarge(_) => true,
             Self::Backbone { error, .. } => error.is_input(),
             Self::Record(error) => error.in_use,
             Self::Conduct(_) | Self::Silence => false,
@@ -135,7 +141,7 @@ pub fn prepare(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
     let task = Task::load(&scenario.task).map_err(RunError::Task)?;
-    if options.device == DeviceKind::Cpu {
+    if options.device == DeviceKind::Cpu && !options.unchecked {
         let predicted = footprint::footprint(&scenario);
         predicted.check(memory::available()).map_err(RunError::Memory)?;
     }
@@ -144,6 +150,12 @@ pub fn prepare(
     let out = options.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
     });
+    if !options.unchecked {
+        let need = preflight::disk(&scenario, &members, task.holdout.len());
+        if let Some(refusal) = preflight::refusal(need, preflight::free(&out)) {
+            return Err(RunError::TooLarge(refusal));
+        }
+    }
     let recorder = Recorder::create(&out)?;
     recorder.write("scenario.toml", &scenario.source)?;
     recorder.write("scenario.resolved.toml", &scenario.resolved)?;
@@ -164,6 +176,11 @@ impl Prepared {
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Has every line of the log seen by somebody while it is written.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.recorder.observe(observer);
     }
 
     /// Plays the run to its end.
@@ -314,6 +331,7 @@ fn manifest(
         "device": format!("{:?}", options.device),
         "began": clock::stamp(),
         "platform": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "origin": scenario.origin,
         "data": {
             "train": digest(&scenario.task.train)?,
             "holdout": digest(&scenario.task.holdout)?,

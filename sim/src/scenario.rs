@@ -5,6 +5,7 @@
 
 mod file;
 mod load;
+mod origin;
 mod overrides;
 mod place;
 pub mod problem;
@@ -23,7 +24,8 @@ use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
 
-pub use self::load::load;
+pub use self::load::{load, recorded};
+pub use self::origin::Origin;
 pub use self::schema::schema;
 pub use self::supervision::{
     AgentSupervision, Escalation, FaultKind, FaultPlan, FaultTime, SupervisionPlan,
@@ -38,6 +40,8 @@ pub struct Scenario {
     pub source: String,
     /// The text after overrides; equal to `source` without any.
     pub resolved: String,
+    /// What its paths are relative to.
+    pub origin: Origin,
     /// Where all randomness comes from.
     pub seed: u64,
     /// Training episodes to play.

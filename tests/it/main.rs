@@ -13,6 +13,8 @@ mod invalid_scenarios;
 #[cfg(test)]
 mod pretraining;
 #[cfg(test)]
+mod recordings;
+#[cfg(test)]
 mod society;
 #[cfg(test)]
 mod starting_adapter;

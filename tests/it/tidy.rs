@@ -114,3 +114,27 @@ fn no_reports_of_where_things_lay() {
     let words = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
     assert_eq!(offenders(|_, text| words.iter().any(|word| text.contains(word))), NONE);
 }
+
+#[test]
+fn every_kind_of_event_is_documented() {
+    let source = fs::read_to_string(root().join("sim/src/event.rs")).unwrap();
+    let documents = fs::read_to_string(root().join("docs/recording.md")).unwrap();
+    let (_, kinds) = source.split_once("pub enum EventKind {").unwrap();
+    let mut count = 0;
+    for line in kinds.lines().take_while(|line| *line != "}") {
+        let variant = line.strip_prefix("    ").and_then(|line| line.strip_suffix(" {"));
+        let Some(variant) = variant.filter(|name| name.starts_with(char::is_uppercase)) else {
+            continue;
+        };
+        let mut name = String::new();
+        for letter in variant.chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        assert!(documents.contains(&format!("`{name}`")), "{name} is not in docs/recording.md");
+        count += 1;
+    }
+    assert!(count >= 15, "the kinds were found");
+}

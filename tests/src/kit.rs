@@ -112,6 +112,21 @@ pub fn polylogue(arguments: &[&str]) -> Output {
 /// When it cannot be built or started.
 #[must_use]
 pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .current_dir(root())
+        .env("NO_COLOR", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the binary starts")
+}
+
+/// The command line, built first where it is not.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "polylogue"])
         .current_dir(root())
@@ -120,14 +135,7 @@ pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outpu
     assert!(built.success(), "the binary builds");
     // The test binary lies in `target/PROFILE/deps`, the command line one folder above.
     let here = std::env::current_exe().expect("a path of this test");
-    let folder = here.ancestors().nth(2).expect("a target folder");
-    Command::new(folder.join("polylogue"))
-        .args(arguments)
-        .current_dir(root())
-        .env("NO_COLOR", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the binary starts")
+    here.ancestors().nth(2).expect("a target folder").join("polylogue")
 }
 
 /// A folder of real data nobody here wrote; says so where it is absent.

@@ -7,21 +7,38 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// It did what was asked.
     Done,
-    /// The run failed: of itself, or for the network or the disk.
+    /// The run failed: of itself, or for the network or the disk; or what was compared differs.
     RunFailed,
     /// The scenario, the data, a model or the arguments are at fault.
     BadInput,
     /// We made a mistake: something panicked that should not.
     OurBug,
+    /// A person ended the run early, with `q` or Ctrl-C.
+    Stopped,
+    /// The system ended the run early.
+    Terminated,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::RunFailed => 1,
+            Self::BadInput => 2,
+            Self::OurBug => 70,
+            Self::Stopped => 130,
+            Self::Terminated => 143,
+        }
+    }
+
+    /// Ends the process now. The log of a run is on disk up to its last finished tick.
+    pub(crate) fn leave_at_once(self) -> ! {
+        std::process::exit(i32::from(self.code()))
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::RunFailed => 1,
-            Exit::BadInput => 2,
-            Exit::OurBug => 70,
-        })
+        Self::from(exit.code())
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct Keyboard {
     ended: Arc<AtomicBool>,
+    /// Weak, so that the receiver ends with the thread.
+    sender: mpsc::WeakSender<Input>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,10 +45,18 @@ impl Keyboard {
         let (sender, receiver) = mpsc::channel(BOUND);
         let ended = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ended);
+        let weak = sender.downgrade();
         let thread = std::thread::Builder::new()
             .name("keyboard".into())
             .spawn(move || read(&sender, &seen))?;
-        Ok((Self { ended, thread: Some(thread) }, receiver))
+        Ok((Self { ended, sender: weak, thread: Some(thread) }, receiver))
+    }
+
+    /// Does as if a key went down. It is lost where the screen is stuck, like a real one.
+    pub(crate) fn press(&self, key: Key) {
+        if let Some(sender) = self.sender.upgrade() {
+            let _ = sender.try_send(Input::Key(key));
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The command line of Polylogue.
 //!
 //! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed
-//! (network and disk included), 2 bad scenario, data, model or arguments, 70 a bug of ours.
+//! (network and disk included) or what was compared differs, 2 bad scenario, data, model or arguments, 70 a bug
+//! of ours, 130 and 143 a run ended early.
 
 mod adapter;
 mod allocator;
 mod app;
 mod bench;
 mod check;
+mod diff;
+mod divergence;
 mod exit_code;
 mod fetching;
 mod input;
@@ -18,12 +21,15 @@ mod pretrain;
 mod replay;
 mod report;
 mod run;
+mod signals;
 mod state;
 mod summary;
 mod terminal;
 mod tune;
 mod untrusted;
+mod verify;
 mod view;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -47,6 +53,10 @@ enum Command {
     Check(check::CheckArguments),
     /// Show a recorded run again.
     Replay(replay::ReplayArguments),
+    /// Play a recorded run again and say whether it comes out the same.
+    Verify(verify::VerifyArguments),
+    /// Say where two recorded runs part.
+    Diff(diff::DiffArguments),
     /// Put finished runs side by side.
     Report(report::ReportArguments),
     /// Pretrain a backbone from a recipe.
@@ -60,13 +70,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    one_thread_per_kernel();
     allocator::keep_freed_memory();
     let command = Cli::parse().command;
+    one_thread_per_kernel();
+    if let Command::Verify(verify::VerifyArguments { threads: Some(threads), .. }) = &command {
+        tell_libraries("RAYON_NUM_THREADS", &threads.to_string());
+    }
     let work = std::panic::AssertUnwindSafe(|| match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Verify(arguments) => verify::verify(&arguments),
+        Command::Diff(arguments) => diff::diff(&arguments),
         Command::Report(arguments) => report::report(&arguments),
         Command::Pretrain(arguments) => pretrain::pretrain(&arguments),
         Command::Tune(arguments) => tune::tune(&arguments),
@@ -89,10 +104,15 @@ fn main() -> ExitCode {
 fn one_thread_per_kernel() {
     const NAME: &str = "CANDLE_NUM_THREADS";
     if std::env::var_os(NAME).is_none() {
-        #[expect(unsafe_code, reason = "candle reads this setting from the environment only")]
-        // SAFETY: the first thing in `main`; no other thread exists that could read the environment.
-        unsafe {
-            std::env::set_var(NAME, "1");
-        }
+        tell_libraries(NAME, "1");
+    }
+}
+
+/// Sets what libraries read from the environment only.
+fn tell_libraries(name: &str, value: &str) {
+    #[expect(unsafe_code, reason = "there is no other way to tell them")]
+    // SAFETY: called first in `main`; no other thread exists that could read the environment.
+    unsafe {
+        std::env::set_var(name, value);
     }
 }

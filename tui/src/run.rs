@@ -6,16 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use miette::IntoDiagnostic;
 use sim::backbone::HubSettings;
-use sim::control::Control;
-use sim::feed::{self, Feed, Watch};
-use sim::run::{Finished, Prepared, RunError, RunOptions};
+use sim::run::RunOptions;
 
-use crate::app::{App, Command, Options, Sources};
 use crate::exit_code::Exit;
 use crate::fetching::Downloads;
-use crate::input::Keyboard;
-use crate::plain::Plain;
-use crate::terminal::Screen;
 
 /// Episodes between two lines of progress in plain mode.
 pub(crate) const EPISODES_PER_LINE: u64 = 40;
@@ -37,6 +31,9 @@ pub(crate) struct RunArguments {
     /// Draw the screen with ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// Begin even where memory or disk are predicted not to suffice.
+    #[arg(long)]
+    unchecked: bool,
     /// Changes a value of the scenario: `episodes=100`, `task.support.train=my.csv`, `triggers=[]`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<String>,
@@ -73,6 +70,7 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
     let options = RunOptions {
         out: arguments.out,
         hub: HubSettings::from_environment(),
+        unchecked: arguments.unchecked,
         arguments: std::env::args().collect(),
         ..RunOptions::default()
     };
@@ -86,83 +84,5 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
             return Ok(Exit::RunFailed);
         }
     };
-    for notice in prepared.notices() {
-        crate::summary::remark(notice);
-    }
-    let directory = prepared.directory().to_owned();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;
-    let result = runtime.block_on(watched(prepared, arguments.display.chosen(), arguments.ascii));
-    match result {
-        Ok(finished) => {
-            crate::summary::print(&finished, &directory);
-            Ok(Exit::Done)
-        }
-        Err(error) => {
-            crate::summary::complain(&error.to_string());
-            Ok(if error.is_input() { Exit::BadInput } else { Exit::RunFailed })
-        }
-    }
-}
-
-async fn watched(prepared: Prepared, display: Display, ascii: bool) -> Result<Finished, RunError> {
-    let control = Control::default();
-    let directory = prepared.directory().display().to_string();
-    let (feed, watch) = feed::channel();
-    match display {
-        Display::Tui => {
-            let options = Options {
-                ascii,
-                colour: std::env::var_os("NO_COLOR").is_none(),
-                run_directory: directory,
-            };
-            let screen = on_screen(watch, control.clone(), options);
-            let (result, screen) = tokio::join!(prepared.play(feed, control), screen);
-            if let Err(error) = screen {
-                crate::summary::complain(&format!("the screen: {error}"));
-            }
-            result
-        }
-        Display::Plain => {
-            let (result, ()) = tokio::join!(prepared.play(feed, control), in_lines(watch));
-            result
-        }
-        Display::Auto | Display::None => prepared.play(Feed::unwatched(), control).await,
-    }
-}
-
-/// Shows the run until the person leaves; a run that is still going then ends after its tick.
-async fn on_screen(watch: Watch, control: Control, options: Options) -> std::io::Result<()> {
-    let engine = watch.engine();
-    let (events, missed) = watch.into_parts();
-    let shown = async {
-        let mut screen = Screen::take()?;
-        let (keyboard, inputs) = Keyboard::open()?;
-        let (missed, engine) = (Box::new(missed), Box::new(engine));
-        let sources = Sources { inputs, events, missed, engine };
-        let obey = |command| match command {
-            Command::Pause => control.pause(),
-            Command::Resume => control.resume(),
-            Command::Stop | Command::Leave => control.stop(),
-            // Keys of recordings only.
-            Command::Pace(_) | Command::Step | Command::Seek(_) => {}
-        };
-        let shown = App::new(options).run(&mut screen.terminal, sources, obey).await;
-        drop(keyboard);
-        shown
-    }
-    .await;
-    control.stop();
-    shown
-}
-
-#[expect(clippy::print_stdout, reason = "the lines are the display")]
-async fn in_lines(watch: Watch) {
-    let (mut events, _missed) = watch.into_parts();
-    let mut plain = Plain::new(EPISODES_PER_LINE);
-    while let Some(event) = events.recv().await {
-        if let Some(line) = plain.line(&event) {
-            println!("{line}");
-        }
-    }
+    crate::watching::play(prepared, arguments.display, arguments.ascii)
 }

@@ -57,7 +57,9 @@ pub fn of_file(path: &Path) -> Result<String> {
     Ok(hexadecimal(&digest.finalize()))
 }
 
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -80,7 +80,7 @@ pub(crate) enum Command {
         job: u64,
         backbone: Arc<Backbone>,
         adapter: Arc<Adapter>,
-        spec: JobSpec,
+        spec: Box<JobSpec>,
         snapshot: Option<Arc<JobSnapshot>>,
         answer: Answer<()>,
     },
@@ -146,7 +146,7 @@ impl EngineHandle {
         snapshot: Option<Arc<JobSnapshot>>,
         answer: Answer<()>,
     ) -> Result<()> {
-        self.send(Command::Start { job, backbone, adapter, spec, snapshot, answer })
+        self.send(Command::Start { job, backbone, adapter, spec: Box::new(spec), snapshot, answer })
     }
 
     /// Takes up to `steps` steps of a job; the last one brings the new generation.

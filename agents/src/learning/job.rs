@@ -16,6 +16,7 @@ pub use self::snapshot::JobSnapshot;
 use super::accumulation::{Gradients, sharded};
 use super::dropout::Dropout;
 use super::gradient_audit::audit;
+use super::guard::{self, Guard};
 use super::objective::grpo::Grpo;
 use super::objective::supervised::{Examples, Supervised};
 use super::objective::{self, Aim, Portion, TextExample, Way};
@@ -101,6 +102,9 @@ pub struct Settings {
     pub micro_batch_tokens: usize,
     /// Whether activations are computed again instead of kept: less memory, more work.
     pub recompute: bool,
+    /// What the job may do at most.
+    #[serde(default, skip_serializing_if = "Guard::is_open")]
+    pub guard: Guard,
 }
 
 impl Default for Settings {
@@ -114,6 +118,7 @@ impl Default for Settings {
             logit_adjustment: 0.0,
             micro_batch_tokens: 256,
             recompute: false,
+            guard: Guard::default(),
         }
     }
 }
@@ -320,6 +325,7 @@ impl Job {
             self.audited = true;
         }
         let norm = self.optimizer.step(&gradients.tensors, begun.rate)?;
+        self.settings.guard.norm(step, norm)?;
         Ok(StepReport { step, loss: gradients.loss, norm, reward })
     }
 
@@ -404,12 +410,33 @@ impl Job {
     /// The next generation, with the weights as they are now.
     ///
     /// # Errors
-    /// On a tensor failure only.
+    /// On a tensor failure, and where the job has drifted further than its guard allows.
     pub fn finish(self) -> Result<Adapter> {
         let mut tensors = self.optimizer.values()?;
-        tensors.extend(self.fixed);
+        tensors.extend(self.fixed.clone());
         let generation = self.from.generation().next();
-        Adapter::assemble(self.from.spec().clone(), generation, tensors, &self.backbone)
+        let spec = self.from.spec().clone();
+        let adapter = Adapter::assemble(spec, generation, tensors, &self.backbone)?;
+        if self.settings.guard.kl.is_some() {
+            let prompts = self.prompts();
+            let found = guard::divergence(&self.backbone, &self.from, &adapter, &prompts)?;
+            self.settings.guard.drift(self.step, found)?;
+        }
+        Ok(adapter)
+    }
+
+    /// Some of what it learned from, as an agent reads it.
+    fn prompts(&self) -> Vec<&[u32]> {
+        let few = guard::PROBES;
+        match &self.objective {
+            Objective::Supervised(lesson) => match lesson.examples() {
+                Examples::Classes(all) => all.iter().take(few).map(|e| &*e.tokens).collect(),
+                Examples::Texts(all) => all.iter().take(few).map(|e| &*e.prompt).collect(),
+                // Tags are many distributions, and of features the texts are not known.
+                Examples::Tags(_) | Examples::Features { .. } => Vec::new(),
+            },
+            Objective::Grpo(grpo) => grpo.prompts.iter().take(few).map(|p| &*p.tokens).collect(),
+        }
     }
 
     fn assemble(&self, mut tensors: BTreeMap<String, Tensor>) -> Result<Adapter> {

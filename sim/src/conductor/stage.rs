@@ -227,7 +227,8 @@ impl Stage {
     /// Lets an answer cross the channel and asks the protocol what is next.
     fn deliver(&mut self, id: u64) -> Result<(), String> {
         let Some(episode) = self.active.get_mut(&id) else { return Ok(()) };
-        let (Some((from, _)), Some(reply)) = (episode.asked.take(), episode.answer.take()) else {
+        let (Some((from, heard)), Some(reply)) = (episode.asked.take(), episode.answer.take())
+        else {
             return Ok(());
         };
         episode.rejected = 0;
@@ -256,6 +257,7 @@ impl Stage {
             from,
             to,
             generation,
+            heard,
             said,
             tokens,
             cut,

@@ -14,8 +14,16 @@ use crate::event::Event;
 /// # Errors
 /// When it cannot be written as JSON.
 pub(super) fn line(event: &Event) -> serde_json::Result<String> {
+    json(event)
+}
+
+/// Anything in one line, with what is hidden made visible.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::with_capacity(256);
-    event.serialize(&mut Serializer::with_formatter(&mut bytes, Visible))?;
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, Visible))?;
     // JSON is text.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

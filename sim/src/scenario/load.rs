@@ -10,20 +10,24 @@ use serde::Deserialize as _;
 use toml::de::DeTable;
 use toml_edit::DocumentMut;
 
-use super::Scenario;
 use super::file::ScenarioFile;
 use super::overrides::Override;
 use super::problem::Problem;
 use super::problem::report::Problems;
 use super::suggestion::{advice, nearest};
 use super::validate::{Seen, Setting};
+use super::{Origin, Scenario};
 use super::{schema, structure, validate};
+use crate::recording::Manifest;
 
 /// The largest scenario that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
 /// The longest first line of a data file that is read for its columns, in bytes.
 const LONGEST_LINE: u64 = 1 << 16;
+
+/// The scenario of a run as it was after all overrides.
+const RESOLVED: &str = "scenario.resolved.toml";
 
 /// The name of a scenario inside its folder.
 const FILE_NAME: &str = "scenario.toml";
@@ -60,17 +64,62 @@ pub fn load(path: &Path, overrides: &[String], seed: Option<u64>) -> Result<Scen
         (true, Some(_)) => format!("{shown} with --seed"),
         (true, None) => shown,
     };
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let origin = Origin::now(folder, data_from_command_line);
     let setting = Setting {
-        folder: file.parent().unwrap_or(Path::new("")),
+        folder,
+        working_folder: Path::new(""),
+        stays: &|path| stays(folder, path),
         look: &look,
-        from_command_line: data_from_command_line,
+        from_command_line: origin.from_command_line.clone(),
     };
     let mut scenario = check(&resolved, &setting, problems)
         .map_err(|problems| Problems::new(&shown, &resolved, problems))?;
     scenario.name = name(&file);
     scenario.seed = seed.unwrap_or(scenario.seed);
-    scenario.source = source;
+    (scenario.source, scenario.origin) = (source, origin);
     Ok(scenario)
+}
+
+/// Reads and checks the scenario of a recorded run again, as it was after `--set` and `--seed`. Where the
+/// scenario's folder is elsewhere now, `folder` says where; none where that is not known at all.
+#[must_use]
+pub fn recorded(
+    directory: &Path,
+    manifest: &Manifest,
+    folder: Option<&Path>,
+) -> Option<Result<Scenario, Problems>> {
+    let mut origin = match (manifest.origin.clone(), folder) {
+        (None, None) => return None,
+        (origin, _) => origin.unwrap_or_default(),
+    };
+    if let Some(folder) = folder {
+        folder.clone_into(&mut origin.folder);
+    }
+    let text = |name: &str| {
+        let file = directory.join(name);
+        read(&file, &file)
+            .map_err(|problem| Problems::new(&file.display().to_string(), "", vec![problem]))
+    };
+    let scenario = || {
+        let (source, resolved) = (text(FILE_NAME)?, text(RESOLVED)?);
+        let setting = Setting {
+            folder: &origin.folder,
+            working_folder: &origin.working_folder,
+            stays: &|path| stays(&origin.folder, path),
+            look: &look,
+            from_command_line: origin.from_command_line.clone(),
+        };
+        let shown = directory.join(RESOLVED).display().to_string();
+        let checked = check(&resolved, &setting, Vec::new());
+        let mut scenario =
+            checked.map_err(|problems| Problems::new(&shown, &resolved, problems))?;
+        // A name is part of a path where a run directory is made.
+        scenario.name = manifest.scenario.replace('/', "_");
+        (scenario.seed, scenario.source, scenario.origin) = (manifest.seed, source, origin.clone());
+        Ok(scenario)
+    };
+    Some(scenario())
 }
 
 /// Checks a text; `problems` are those found before.
@@ -193,6 +242,22 @@ fn missing(path: &Path, file: &Path) -> Problem {
         "the folder is there, but has no scenario.toml".to_owned()
     };
     Problem::MissingFile { path: file.display().to_string(), help }
+}
+
+/// Entries of a folder that are looked at for links: a model has fewer files.
+const MOST_ENTRIES: usize = 1_000;
+
+/// Whether a path, and in a folder each entry, is below the scenario's folder once links are followed. What is
+/// not there leads nowhere.
+fn stays(folder: &Path, path: &Path) -> bool {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let (Ok(root), Ok(real)) = (folder.canonicalize(), path.canonicalize()) else { return true };
+    if !real.starts_with(&root) {
+        return false;
+    }
+    let entries = std::fs::read_dir(&real).into_iter().flatten().flatten().take(MOST_ENTRIES);
+    let mut targets = entries.filter_map(|entry| entry.path().canonicalize().ok());
+    targets.all(|target| target.starts_with(&root))
 }
 
 /// What is at a path, and which columns it has where it is data.

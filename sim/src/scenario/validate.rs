@@ -17,7 +17,7 @@ use toml::de::DeTable;
 use super::file::{ChannelFile, ScenarioFile};
 use super::place::At;
 use super::problem::Problem;
-use super::{ChannelPlan, Scenario};
+use super::{ChannelPlan, Origin, Scenario};
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub(super) enum Seen {
 pub(super) struct Setting<'a> {
     /// Its folder: what the file's paths are relative to.
     pub(super) folder: &'a Path,
+    /// What paths that were given with `--set` are relative to.
+    pub(super) working_folder: &'a Path,
+    /// Whether a path stays below the folder once links are followed.
+    pub(super) stays: &'a dyn Fn(&Path) -> bool,
     /// What lies at a path.
     pub(super) look: &'a dyn Fn(&Path) -> Seen,
     /// Dotted paths of the values that were given with `--set`.
@@ -102,6 +106,7 @@ impl Check<'_> {
         Some(Scenario {
             name: String::new(),
             source: String::new(),
+            origin: Origin::default(),
             resolved: resolved.to_owned(),
             seed: file.seed.as_ref().map(count64)?,
             episodes: file.episodes.as_ref().map(count64)?,
@@ -124,7 +129,7 @@ impl Check<'_> {
             path.len() <= key.len() && path.iter().zip(key).all(|(a, b)| a == b)
         };
         if self.setting.from_command_line.iter().any(given) {
-            return Some(PathBuf::from(&typed.value));
+            return Some(self.setting.working_folder.join(&typed.value));
         }
         let path = Path::new(&typed.value);
         let stays = path.components().all(|part| {
@@ -133,7 +138,10 @@ impl Check<'_> {
         // On every system, so that a scenario means the same everywhere.
         let foreign = typed.value.contains('\\') || typed.value.get(1..2) == Some(":");
         if stays && !foreign {
-            return Some(self.setting.folder.join(path));
+            let path = self.setting.folder.join(path);
+            if (self.setting.stays)(&path) {
+                return Some(path);
+            }
         }
         self.problems.push(Problem::PathLeavesFolder {
             key: key.join("."),

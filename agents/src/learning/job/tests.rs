@@ -179,3 +179,39 @@ fn the_same_seed_gives_the_same_weights() {
     };
     assert_eq!(digest(), digest());
 }
+
+fn guarded(guard: Guard, rate: f64) -> Result<Adapter> {
+    let backbone = backbone();
+    let from = adapter(lora(), &backbone);
+    let demonstration = Demonstration {
+        query: "where is my bag".to_owned(),
+        intent: 0,
+        topic: "lost_baggage".to_owned(),
+        reply: "we look for the bag".to_owned(),
+        wrong: "no".to_owned(),
+    };
+    let replies = reply_examples(&backbone.tokenizer, &[demonstration]).unwrap();
+    let mut spec = spec(Lesson::Supervised(Examples::Texts(replies)), 4, rate);
+    spec.settings.guard = guard;
+    let mut job = Job::new(backbone, from, spec)?;
+    while !job.is_done() {
+        job.step()?;
+    }
+    job.finish()
+}
+
+#[test]
+fn a_job_that_goes_too_far_is_dropped() {
+    let open = Guard { norm: Some(1e6), kl: Some(1e3) };
+    guarded(open, 1e-3).unwrap();
+    let error = guarded(Guard { norm: Some(1e-6), ..open }, 1e-3).unwrap_err();
+    assert!(matches!(error, ModelError::Guarded { step: 1, .. }), "{error}");
+    let told = guarded(Guard { kl: Some(1e-9), ..open }, 1e-2).unwrap_err();
+    let ModelError::Guarded { step: 4, found, .. } = told else { panic!("{told}") };
+    // The divergence grows with the learning rate, and is measured from the weights before.
+    let more = guarded(Guard { kl: Some(1e-9), ..open }, 1e-1).unwrap_err();
+    let ModelError::Guarded { found: further, .. } = more else { panic!("{more}") };
+    assert!(found > 0.0 && further > found, "{found} {further}");
+    // A job that changes nothing drifts nowhere.
+    guarded(Guard { kl: Some(1e-9), ..open }, 0.0).unwrap();
+}

@@ -157,4 +157,20 @@ pub(in crate::scenario) struct SettingsFile {
     pub(in crate::scenario) micro_batch_tokens: Option<At<i64>>,
     /// Compute activations again for the backward pass instead of keeping them: less memory, more work.
     pub(in crate::scenario) recompute: bool,
+    /// Limits: a training that passes one is thrown away, and the agent keeps its weights.
+    pub(in crate::scenario) guard: GuardFile,
+}
+
+/// Limits of a training; none where it is not given.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::scenario) struct GuardFile {
+    /// Largest norm of a step's gradient before it is clipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "maximum" = 1_000_000_000))]
+    pub(in crate::scenario) norm: Option<At<f64>>,
+    /// Largest mean divergence of what the agent says after the training from what it said before, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "maximum" = 1_000))]
+    pub(in crate::scenario) kl: Option<At<f64>>,
 }

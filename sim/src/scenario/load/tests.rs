@@ -139,7 +139,7 @@ fn settings_of_trainings_reach_the_plan() {
     let typed = "{ optimizer = \"lion\", weight_decay = 0.2, clip = 0.5, lora_plus = 16, \
                  schedule = \"inverse_square_root\", rise = 0.25, label_smoothing = 0.1, \
                  hidden_dropout = 0.2, logit_adjustment = 1, \
-                 micro_batch_tokens = 64, recompute = true }";
+                 micro_batch_tokens = 64, recompute = true, guard = { norm = 20, kl = 0.5 } }";
     let wanted = Settings {
         optimizer: OptimizerSpec {
             method: Optimizer::Lion(Lion { beta1: 0.9, beta2: 0.99 }),
@@ -154,6 +154,7 @@ fn settings_of_trainings_reach_the_plan() {
         logit_adjustment: 1.0,
         micro_batch_tokens: 64,
         recompute: true,
+        guard: agents::learning::guard::Guard { norm: Some(20.0), kl: Some(0.5) },
     };
     let warm_up = format!("agents.reply.warm_up.settings={typed}");
     assert_eq!(settings(&plan(&[&warm_up])), (wanted, usual));
@@ -320,4 +321,56 @@ fn the_first_scenario_that_a_researcher_opens_is_valid() {
     let scenario = load(path, &set(&[&train, &holdout]), None).unwrap();
     assert_eq!((scenario.name.as_str(), scenario.agents.len()), ("customer_service", 3));
     assert_eq!((scenario.triggers.len(), scenario.faults.len()), (4, 0));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_do_not_lead_out_of_the_folder_unless_the_command_line_says_so() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("train.jsonl");
+    std::fs::write(&secret, "{\"text\":\"a\",\"intent\":\"b\"}\n").unwrap();
+    let folder = folder(MINIMAL);
+    let data = folder.path().join("train.jsonl");
+    std::fs::rename(&data, folder.path().join("other.jsonl")).unwrap();
+    // A link within the folder is an ordinary file.
+    symlink("other.jsonl", &data).unwrap();
+    load(folder.path(), &[], None).unwrap();
+    std::fs::remove_file(&data).unwrap();
+    symlink(&secret, &data).unwrap();
+    assert_eq!(kinds(&load(folder.path(), &[], None).unwrap_err()), ["PathLeavesFolder"]);
+    let change = format!("task.support.train={}", secret.display());
+    load(folder.path(), &set(&[&change]), None).unwrap();
+    // A folder whose files lead out does too.
+    std::fs::remove_file(&data).unwrap();
+    symlink("other.jsonl", &data).unwrap();
+    let model = MINIMAL.replace("builtin = \"polylogue-tiny\"", "path = \"model\"");
+    std::fs::write(folder.path().join(FILE_NAME), model).unwrap();
+    std::fs::create_dir(folder.path().join("model")).unwrap();
+    load(folder.path(), &[], None).unwrap();
+    symlink(&secret, folder.path().join("model/config.json")).unwrap();
+    assert_eq!(kinds(&load(folder.path(), &[], None).unwrap_err()), ["PathLeavesFolder"]);
+}
+
+#[test]
+fn the_scenario_of_a_run_is_found_again() {
+    let folder = folder(MINIMAL);
+    let (seed, data) = (Some(5), folder.path().join("elsewhere.jsonl"));
+    std::fs::copy(folder.path().join("train.jsonl"), &data).unwrap();
+    let change = format!("task.support.train={}", data.display());
+    let scenario = load(folder.path(), &set(&[&change, "episodes=3"]), seed).unwrap();
+    let run = tempfile::tempdir().unwrap();
+    std::fs::write(run.path().join("scenario.toml"), &scenario.source).unwrap();
+    std::fs::write(run.path().join("scenario.resolved.toml"), &scenario.resolved).unwrap();
+    let manifest = serde_json::json!({
+        "polylogue": "0", "scenario": scenario.name, "seed": 5, "device": "Cpu", "platform": "x",
+        "origin": scenario.origin,
+    });
+    std::fs::write(run.path().join("manifest.json"), manifest.to_string()).unwrap();
+    let manifest = Manifest::of(run.path()).unwrap();
+    let again = recorded(run.path(), &manifest, None).unwrap().unwrap();
+    assert_eq!(again, scenario);
+    let mut old = manifest;
+    old.origin = None;
+    assert!(recorded(run.path(), &old, None).is_none());
 }

@@ -1,5 +1,6 @@
 //! Checks of triggers.
 
+use agents::learning::guard::Guard;
 use agents::learning::job::Settings;
 use agents::learning::optimizer::LoraPlus;
 use agents::learning::schedule::WarmUp;
@@ -66,7 +67,9 @@ impl Check<'_> {
         if let (Some(typed), false) = (&file.lora_plus, has_matrices) {
             self.problems.push(Problem::LoraPlusWithoutLora { at: typed.at });
         }
-        let mut settings = Settings { recompute: file.recompute, ..Settings::default() };
+        let limit = |typed: &Option<At<f64>>| typed.as_ref().map(|typed| typed.value);
+        let guard = Guard { norm: limit(&file.guard.norm), kl: limit(&file.guard.kl) };
+        let mut settings = Settings { recompute: file.recompute, guard, ..Settings::default() };
         let optimizer = &mut settings.optimizer;
         if let Some(method) = method {
             optimizer.method = method?;

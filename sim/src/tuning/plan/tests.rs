@@ -42,6 +42,7 @@ fn settings_of_a_training_reach_the_plan() {
         logit_adjustment: 1.0,
         micro_batch_tokens: 64,
         recompute: true,
+        guard: agents::learning::guard::Guard::default(),
     };
     assert_eq!(found.training.settings, wanted);
     // The probe has settings of its own.

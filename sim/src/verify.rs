@@ -1,0 +1,223 @@
+//! Playing a recorded run again, in a temporary place, and comparing it with the recording while it goes:
+//! event by event, byte by byte, then adapter by adapter.
+//!
+//! The second run stops at the first difference. A recording of a run that was ended early is ended in the
+//! same tick; one that a crash cut off is compared as far as it goes.
+
+mod adapters;
+mod comparison;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tempfile::TempDir;
+
+use self::comparison::{Comparison, Outcome};
+use crate::backbone::{Fetching, HubSettings};
+use crate::control::Control;
+use crate::divergence::Divergence;
+use crate::feed::Feed;
+use crate::recording::{self, Manifest, ManifestError, RecordingError, Survey};
+use crate::run::{self, Prepared, RunError, RunOptions};
+use crate::scenario;
+use crate::scenario::problem::report::Problems;
+use crate::scenario::suggestion::message;
+
+/// How a verification is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions {
+    /// The run directory.
+    pub directory: PathBuf,
+    /// The scenario's folder, where it is not where it was.
+    pub folder: Option<PathBuf>,
+    /// Where models of the hub are kept and fetched from.
+    pub hub: HubSettings,
+    /// Equal events that are kept to be shown before a difference.
+    pub context: usize,
+}
+
+/// Why a run cannot be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The recording cannot be read.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// How the run was made is not known.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The run is older than what verification needs.
+    #[error(
+        "{} does not say where its scenario came from: give the scenario's folder with --scenario",
+        message(.0.display())
+    )]
+    NoOrigin(PathBuf),
+    /// The scenario in the run directory cannot be used any more.
+    #[error(transparent)]
+    Scenario(Problems),
+    /// Data or models are not what they were.
+    #[error("this is not what the run was made from:\n  {}", message(.0.join("\n  ")))]
+    Inputs(Vec<String>),
+    /// The second run cannot begin, or did not end.
+    #[error(transparent)]
+    Run(RunError),
+    /// There is no place for the second run.
+    #[error("could not make a temporary folder: {0}")]
+    Place(std::io::Error),
+}
+
+impl VerifyError {
+    /// Whether the cause is what the user gave us.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Run(error) => error.is_input(),
+            Self::Place(_) => false,
+            _ => true,
+        }
+    }
+}
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Events found equal.
+    pub events: u64,
+    /// Events of the recording.
+    pub of: u64,
+    /// The tick that just ended.
+    pub tick: u64,
+}
+
+/// A second run that is ready to begin.
+#[derive(Debug)]
+pub struct Verification {
+    prepared: Prepared,
+    survey: Survey,
+    /// What a person should know before, a line each.
+    notices: Vec<String>,
+    directory: PathBuf,
+    context: usize,
+    /// Removed with this.
+    place: TempDir,
+}
+
+/// What a verification came to.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Events found equal.
+    pub events: u64,
+    /// The last tick compared.
+    pub tick: u64,
+    /// The first difference; none where all is equal.
+    pub divergence: Option<Divergence>,
+    /// SHA-256 of the log as far as it is equal, header included, in hexadecimal.
+    pub sha256: String,
+    /// Adapters that are the same in all of their files.
+    pub adapters: usize,
+    /// Adapters that are not, or that the run directory does not hold.
+    pub other_adapters: Vec<String>,
+    /// What there was to compare.
+    pub survey: Survey,
+}
+
+impl Verdict {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.divergence.is_none() && self.other_adapters.is_empty()
+    }
+}
+
+/// Reads the recording and all that its run was made from, and checks that it is unchanged.
+///
+/// # Errors
+/// When something is missing, damaged or not what it was.
+pub fn prepare(
+    options: &VerifyOptions,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Verification, VerifyError> {
+    let directory = options.directory.clone();
+    let survey = recording::survey(&directory)?;
+    let manifest = Manifest::of(&directory)?;
+    let scenario = scenario::recorded(&directory, &manifest, options.folder.as_deref());
+    let scenario = scenario.ok_or_else(|| VerifyError::NoOrigin(directory.clone()))?;
+    let scenario = scenario.map_err(VerifyError::Scenario)?;
+    let place = tempfile::Builder::new().prefix("polylogue-verify-").tempdir();
+    let place = place.map_err(VerifyError::Place)?;
+    let out = place.path().join("run");
+    let run =
+        RunOptions { out: Some(out.clone()), hub: options.hub.clone(), ..RunOptions::default() };
+    let prepared = run::prepare(scenario, &run, hear).map_err(VerifyError::Run)?;
+    let now = Manifest::of(&out)?;
+    let other = manifest.other_inputs(&now);
+    if !other.is_empty() {
+        return Err(VerifyError::Inputs(other));
+    }
+    let notices = notices(&manifest, &now);
+    Ok(Verification { prepared, survey, notices, directory, context: options.context, place })
+}
+
+/// What differs besides the inputs, and may be why a run does.
+fn notices(recorded: &Manifest, now: &Manifest) -> Vec<String> {
+    let parts = [
+        ("version of polylogue", &recorded.polylogue, &now.polylogue),
+        ("device", &recorded.device, &now.device),
+        ("platform", &recorded.platform, &now.platform),
+    ];
+    let other = parts.into_iter().filter(|(_, recorded, now)| recorded != now);
+    other
+        .map(|(what, recorded, now)| {
+            message(format_args!("the {what} was {recorded} and is {now}"))
+        })
+        .collect()
+}
+
+impl Verification {
+    /// What a person should know before it begins, a line each.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Plays the run again and compares; `hear` is told after each tick.
+    ///
+    /// # Errors
+    /// When the second run fails before it differs, or a file cannot be read.
+    pub async fn run(
+        self,
+        hear: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<Verdict, VerifyError> {
+        let Self { mut prepared, survey, directory, context, place, .. } = self;
+        let control = Control::default();
+        let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let recording = recording::open(&directory)?;
+        let comparison = Comparison::new(
+            recording,
+            &survey,
+            context,
+            control.clone(),
+            Arc::clone(&outcome),
+            Box::new(hear),
+        )?;
+        prepared.observe(Box::new(comparison));
+        let result = prepared.play(Feed::unwatched(), control).await;
+        let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Outcome { events, tick, divergence, sha256, missing, complete } = outcome;
+        if let (Err(error), None, false) = (result, &divergence, complete) {
+            return Err(VerifyError::Run(error));
+        }
+        let divergence = divergence.or(missing);
+        let made = place.path().join("run");
+        let (adapters, other_adapters) = match divergence {
+            None => adapters::compare(&directory, &made),
+            Some(_) => (0, Vec::new()),
+        };
+        Ok(Verdict { events, tick, divergence, sha256, adapters, other_adapters, survey })
+    }
+}
+
+/// The directory of a run, for messages.
+#[must_use]
+pub fn shown(directory: &Path) -> String {
+    message(directory.display())
+}
