@@ -144,15 +144,10 @@ fn two_runs_are_compared_in_words_and_as_json() {
 }
 
 #[test]
-fn a_run_that_no_machine_can_hold_is_refused_before_it_begins() {
+fn a_run_that_no_disk_can_hold_is_refused_before_it_begins() {
     let (folder, scenario) = scenario();
     let out = folder.path().join("run").to_string_lossy().into_owned();
-    let more = [
-        "episodes=200000",
-        "channel.text.max_tokens=4096",
-        "concurrent_episodes=4096",
-        "triggers.0.when.threshold.cooldown=0",
-    ];
+    let more = ["episodes=10000000", "triggers.0.when.threshold.cooldown=0"];
     let (code, _, err) = said(&arguments(&scenario, &out, &more));
     let told = err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(code, Some(2), "{told}");
