@@ -48,8 +48,16 @@ pub struct Ran {
 #[must_use]
 pub fn run(more: &[&str]) -> Ran {
     let set: Vec<&str> = SMALL.iter().chain(more).copied().collect();
-    let path = root().join("scenarios/customer_service");
-    let (prepared, directory) = prepared(&path, &set).expect("a run that can begin");
+    run_of(&root().join("scenarios/customer_service"), &set)
+}
+
+/// Plays a scenario with some settings.
+///
+/// # Panics
+/// When the run fails: tests want to know.
+#[must_use]
+pub fn run_of(path: &Path, set: &[&str]) -> Ran {
+    let (prepared, directory) = prepared(path, set).expect("a run that can begin");
     let finished = play(prepared).expect("a run that ends");
     let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
     Ran { finished, log, directory }
@@ -112,6 +120,21 @@ pub fn polylogue(arguments: &[&str]) -> Output {
 /// When it cannot be built or started.
 #[must_use]
 pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .current_dir(root())
+        .env("NO_COLOR", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the binary starts")
+}
+
+/// The command line's binary, built first where it is not.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "polylogue"])
         .current_dir(root())
@@ -121,13 +144,7 @@ pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outpu
     // The test binary lies in `target/PROFILE/deps`, the command line one folder above.
     let here = std::env::current_exe().expect("a path of this test");
     let folder = here.ancestors().nth(2).expect("a target folder");
-    Command::new(folder.join("polylogue"))
-        .args(arguments)
-        .current_dir(root())
-        .env("NO_COLOR", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the binary starts")
+    folder.join("polylogue")
 }
 
 /// A folder of real data nobody here wrote; says so where it is absent.
