@@ -86,6 +86,13 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Does nothing to a command that has ended.
+        let _ = self.child.kill();
+    }
+}
+
 #[test]
 fn a_panic_of_an_actor_leaves_the_screen_intact() {
     let directory = tempfile::tempdir().unwrap();
@@ -101,7 +108,10 @@ fn a_panic_of_an_actor_leaves_the_screen_intact() {
         arguments.extend(["--set", *set]);
     }
     let Some(mut terminal) = Terminal::run(&arguments) else { return };
-    terminal.wait_for("engine restart 1");
+    // The understanding agent next speaks after the engine was lost.
+    for words in ["trainer restart 1", "engine restart 1", "understand restart 1 on g1"] {
+        terminal.wait_for(words);
+    }
     let shown = terminal.text();
     assert!(terminal.screen.screen().alternate_screen(), "the screen is still up\n{shown}");
     for words in ["understand restart 1 on g1", "trainer restart 1", "1 Agents", "customer_service"]
