@@ -17,8 +17,6 @@ mod society;
 #[cfg(test)]
 mod starting_adapter;
 #[cfg(test)]
-mod terminal;
-#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod training_settings;
