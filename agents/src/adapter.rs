@@ -313,6 +313,16 @@ impl Adapter {
         self.parts.updates.get(&(layer, module))
     }
 
+    /// All changes of linear maps, in order.
+    pub(crate) fn updates(&self) -> impl Iterator<Item = (&(usize, Module), &Update)> {
+        self.parts.updates.iter()
+    }
+
+    /// Whether any weight of the backbone is replaced by an own one.
+    pub(crate) fn owns_weights(&self) -> bool {
+        !self.parts.blocks.is_empty() || self.parts.outer.is_some()
+    }
+
     pub(crate) fn block(&self, layer: usize) -> Option<&Block> {
         self.parts.blocks.get(&layer)
     }

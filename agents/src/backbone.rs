@@ -30,7 +30,7 @@ use self::block::find;
 use self::checkpoint::Checkpoint;
 pub use self::config::DecoderConfig;
 pub(crate) use self::differentiable::{
-    LowRank, Run, activate, low_rank, low_rank_runs, matmul, negative_log_likelihood,
+    LowRank, Run, activate, low_rank, low_rank_runs, matmul, negative_log_likelihood, scalar,
 };
 use self::gguf::Gguf;
 pub use self::kv_cache::KvCache;

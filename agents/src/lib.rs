@@ -16,6 +16,7 @@
 //! - [`transfer`]: how an agent starts from the backbone: feature-based, parameter-based, frozen layers
 //! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
 //! - [`sampler`]: from logits to tokens
+//! - [`kernel`]: arithmetic of reading and writing on a CPU, in one order whatever is beside it
 //! - [`session`]: sequences in progress, each with its own keys and values, stepped together
 //! - [`engine`]: the one thread that owns a device and batches all its work
 //! - [`bench`]: what a machine does with a model, beside what would be possible
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod error;
 pub mod hub;
 mod jinja;
+mod kernel;
 pub mod learning;
 pub mod name;
 pub mod pretrain;

@@ -2,17 +2,32 @@
 //!
 //! Sequences join and leave between steps without touching the others. A step takes any mixture of them,
 //! some reading a part of a prompt, others one token. What a sequence gets depends on its own tokens and
-//! adapter only: not on who else is in the step, not on how a prompt was cut into parts, not on the number
-//! of threads. Nothing here samples, queues or trains, and nothing is recorded for a backward pass.
+//! adapter only, to the last bit: not on who else is in the step, not on how a prompt was cut into parts,
+//! not on the number of threads. Nothing here samples, queues or trains, and nothing is recorded for a
+//! backward pass.
+//!
+//! On a CPU a step reads every weight once for all its rows and runs as one team of threads
+//! ([`crate::kernel`]); on other devices, and where weights are quantised in other ways than `Q8_0`, each
+//! sequence goes through the network that trains.
 
+mod cache;
+mod change;
 mod general;
+mod pass;
+mod plan;
+mod step;
+mod turn;
 
 use std::sync::Arc;
 
+use self::cache::{Kept, Shape};
 use self::general::Reader;
+use self::plan::Listing;
+use self::turn::Turns;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
+use crate::kernel;
 
 /// A sequence of a [`Session`]. It stays valid until it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,17 +52,19 @@ pub struct Part<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Logits {
     width: usize,
-    values: Vec<f32>,
-    /// The place of each part's logits.
-    rows: Vec<Option<usize>>,
+    passes: Vec<Vec<f32>>,
+    /// The pass and the row of each part's logits.
+    places: Vec<Option<(usize, usize)>>,
 }
 
 impl Logits {
     /// The logits of a part, `[vocabulary]`; empty where the part did not want them.
     #[must_use]
     pub fn of(&self, part: usize) -> &[f32] {
-        match self.rows.get(part) {
-            Some(&Some(row)) => &self.values[row * self.width..(row + 1) * self.width],
+        match self.places.get(part) {
+            Some(&Some((pass, row))) => {
+                &self.passes[pass][row * self.width..(row + 1) * self.width]
+            }
             _ => &[],
         }
     }
@@ -57,7 +74,25 @@ impl Logits {
 #[derive(Debug)]
 struct Sequence {
     adapter: Option<Arc<Adapter>>,
-    reader: Reader,
+    read: Read,
+}
+
+/// Keys and values of a sequence.
+#[derive(Clone, Debug)]
+enum Read {
+    /// In blocks, appended in place.
+    Kept(Kept),
+    /// As the network that trains keeps them.
+    General(Reader),
+}
+
+impl Read {
+    fn length(&self) -> usize {
+        match self {
+            Self::Kept(kept) => kept.length,
+            Self::General(reader) => reader.length(),
+        }
+    }
 }
 
 /// Sequences in progress on one backbone.
@@ -66,6 +101,12 @@ pub struct Session {
     backbone: Arc<Backbone>,
     places: Vec<(u64, Option<Sequence>)>,
     stamp: u64,
+    threads: usize,
+    shape: Shape,
+    turns: Turns,
+    /// Whether the backbone's weights can be read where they lie.
+    direct: bool,
+    parameters: usize,
 }
 
 impl Session {
@@ -79,7 +120,25 @@ impl Session {
             let reason = format!("{} is an encoder: it cannot write", family.name());
             return Err(ModelError::Incompatible { doing: "read a text token by token", reason });
         }
-        Ok(Self { backbone, places: Vec::new(), stamp: 0 })
+        let architecture = backbone.network.architecture();
+        let listed = plan::plan(&backbone.network, &[None], &[], &mut Listing::default());
+        Ok(Self {
+            places: Vec::new(),
+            stamp: 0,
+            threads: kernel::threads(),
+            shape: Shape::of(architecture),
+            turns: Turns::default(),
+            direct: listed.is_ok(),
+            parameters: architecture.parameters(),
+            backbone,
+        })
+    }
+
+    /// The same with this many threads; as many as the machine has cores where not said.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
     }
 
     /// The backbone that all of them share.
@@ -91,7 +150,23 @@ impl Session {
     /// Begins a sequence under an adapter, for as long as it lives; what it reads can never be seen under
     /// another adapter or generation.
     pub fn open(&mut self, adapter: Option<Arc<Adapter>>) -> Slot {
-        self.place(Sequence { adapter, reader: Reader::default() })
+        let direct = self.is_direct(adapter.as_deref());
+        let begun = direct.then(|| self.begin(adapter.as_deref()));
+        // What cannot be read directly is the business of the network, which says what is wrong.
+        let read = match begun {
+            Some(Ok(kept)) => Read::Kept(kept),
+            _ => Read::General(Reader::default()),
+        };
+        self.place(Sequence { adapter, read })
+    }
+
+    /// Whether an adapter's weights can be read where they lie, and the backbone's too.
+    fn is_direct(&self, adapter: Option<&Adapter>) -> bool {
+        let listed = |adapter| {
+            let (network, listing) = (&self.backbone.network, &mut Listing::default());
+            plan::plan(network, &[Some(adapter)], &[adapter], listing).is_ok()
+        };
+        self.direct && adapter.is_none_or(listed)
     }
 
     /// Begins a sequence that has read what `slot` has read. Both go on by themselves.
@@ -100,7 +175,7 @@ impl Session {
     /// When `slot` was closed.
     pub fn fork(&mut self, slot: Slot) -> Result<Slot> {
         let from = self.sequence(slot)?;
-        let sequence = Sequence { adapter: from.adapter.clone(), reader: from.reader.clone() };
+        let sequence = Sequence { adapter: from.adapter.clone(), read: from.read.clone() };
         Ok(self.place(sequence))
     }
 
@@ -116,7 +191,7 @@ impl Session {
     /// # Errors
     /// When it was closed.
     pub fn length(&self, slot: Slot) -> Result<usize> {
-        Ok(self.sequence(slot)?.reader.length())
+        Ok(self.sequence(slot)?.read.length())
     }
 
     /// How many tokens a sequence can still read.
@@ -125,42 +200,29 @@ impl Session {
     /// When it was closed.
     pub fn room(&self, slot: Slot) -> Result<usize> {
         let sequence = self.sequence(slot)?;
-        let ahead = match (&sequence.adapter, sequence.reader.length()) {
+        let ahead = match (&sequence.adapter, sequence.read.length()) {
             (Some(adapter), 0) => adapter.virtual_tokens(),
             (_, read) => read,
         };
         Ok(self.backbone.network.architecture().positions.saturating_sub(ahead))
     }
 
-    /// Bytes of keys and values that one token takes.
+    /// Bytes of keys and values that one token takes, the rest of its block not counted.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
         let architecture = self.backbone.network.architecture();
-        let number = self.backbone.network.dtype().size_in_bytes();
+        let dtype = self.backbone.network.dtype();
+        let number = if self.direct { size_of::<f32>() } else { dtype.size_in_bytes() };
         2 * architecture.depth() * architecture.key_width() * number
     }
 
-    /// Reads the tokens of every part and gives the logits that are wanted.
-    ///
-    /// # Errors
-    /// When a sequence was closed, occurs twice, gets no tokens, one outside the vocabulary, or more than
-    /// its context holds; no part has been read then.
-    pub fn step(&mut self, parts: &[Part<'_>]) -> Result<Logits> {
-        self.check(parts)?;
-        let width = self.backbone.network.architecture().vocabulary;
-        let mut logits = Logits { width, ..Logits::default() };
-        for part in parts {
-            let backbone = Arc::clone(&self.backbone);
-            let Some(sequence) = self.places[part.slot.index].1.as_mut() else { continue };
-            let adapter = sequence.adapter.as_deref();
-            let last = sequence.reader.read(&backbone.network, adapter, part.tokens)?;
-            let place = logits.values.len() / width.max(1);
-            logits.rows.push(part.logits.then_some(place));
-            if part.logits {
-                logits.values.extend(general::logits(&backbone.network, adapter, &last)?);
-            }
+    /// Bytes of keys and values that a text of so many tokens takes.
+    #[must_use]
+    pub fn bytes(&self, tokens: usize) -> usize {
+        if self.direct {
+            return tokens.div_ceil(cache::BLOCK) * self.shape.bytes();
         }
-        Ok(logits)
+        tokens * self.bytes_per_token()
     }
 
     fn check(&self, parts: &[Part<'_>]) -> Result<()> {

@@ -74,6 +74,11 @@ impl Norm {
         Ok(Self { kind, epsilon: architecture.epsilon, weight, bias })
     }
 
+    /// Its factors, `[width]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// Norms the last axis.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self.kind {

@@ -15,7 +15,7 @@ mod loss;
 mod low_rank;
 mod norm;
 mod rotary;
-mod scalar;
+pub(crate) mod scalar;
 
 pub(crate) use self::activation::{activate, gated};
 pub(crate) use self::attention::attention;

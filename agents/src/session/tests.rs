@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::adapter::ia3::Ia3Spec;
 use crate::adapter::lora::LoraSpec;
 use crate::adapter::vera::VeraSpec;
 use crate::adapter::{AdapterSpec, Generation, Method};
-use crate::backbone::{Pass, Rows, Tokens, normal};
+use crate::backbone::{Architecture, Pass, Rows, Tokens, Weight, normal};
 use crate::probe;
 use crate::seed::Seed;
 
@@ -53,7 +54,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 fn adapter(backbone: &Backbone, method: Method, seed: u64) -> Arc<Adapter> {
     let spec = AdapterSpec { method, head: None };
     let initial = Adapter::initial(spec.clone(), backbone, Seed::new(seed)).unwrap();
-    let shift = |(name, tensor): (&String, &candle_core::Tensor)| {
+    let shift = |(name, tensor): (&String, &Tensor)| {
         let noise = normal(tensor.dims(), 0.05, Seed::new(seed).child(name), &Device::Cpu);
         (name.clone(), (tensor + noise.unwrap()).unwrap())
     };
@@ -114,12 +115,14 @@ fn every_family_reads_as_its_network_does() {
 fn every_adapter_reads_as_its_network_does_beside_all_others() {
     let backbone = backbone("llama");
     let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+    assert!(session.direct);
     let mut adapters: Vec<Option<Arc<Adapter>>> = methods()
         .into_iter()
         .enumerate()
         .map(|(i, method)| Some(adapter(&backbone, method, i as u64)))
         .collect();
     adapters.extend([None, adapters[0].clone(), None]);
+    assert!(adapters.iter().all(|a| session.is_direct(a.as_deref())));
     let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
     let texts: Vec<Vec<u32>> = (0..slots.len()).map(|i| text(9 + i, i)).collect();
     for from in [0..5, 5..6, 6..8] {
@@ -192,4 +195,130 @@ fn what_cannot_be_read_is_refused_as_a_whole() {
     }
     let bert = self::backbone("bert");
     assert!(Session::new(bert).unwrap_err().to_string().contains("encoder"));
+}
+
+/// The same network kept in another way.
+fn kept(backbone: &Backbone, convert: impl Fn(&Tensor) -> Weight) -> Arc<Backbone> {
+    let weights = backbone.weights().iter().map(|(name, weight)| {
+        let tensor = weight.dequantize().unwrap();
+        let blocks = tensor.rank() == 2 && tensor.dim(1).unwrap().is_multiple_of(32);
+        (name.clone(), if blocks { convert(&tensor) } else { weight.clone() })
+    });
+    let architecture = Architecture::clone(backbone.network.architecture());
+    let tokenizer = backbone.tokenizer.clone();
+    Arc::new(Backbone::assemble(architecture, weights.collect(), tokenizer).unwrap())
+}
+
+#[test]
+fn weights_in_blocks_of_eight_bits_are_read_as_they_are() {
+    let plain = backbone("llama");
+    let quantize = |t: &Tensor| QTensor::quantize(t, GgmlDType::Q8_0).unwrap();
+    let blocks = kept(&plain, |tensor| Weight::Quantized(Arc::new(quantize(tensor))));
+    let expanded =
+        kept(&plain, |tensor| Weight::Dense(quantize(tensor).dequantize(&Device::Cpu).unwrap()));
+    let mut session = Session::new(Arc::clone(&blocks)).unwrap();
+    assert!(session.direct && blocks.weights().values().any(|w| matches!(w, Weight::Quantized(_))));
+    let slot = session.open(None);
+    let tokens = text(20, 3);
+    let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+    let worst = difference(logits.of(0), &whole(&expanded, None, &tokens));
+    assert!(worst < 1e-5, "{worst}");
+}
+
+#[test]
+fn half_precision_is_computed_in_f32() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/llama");
+    for dtype in [DType::BF16, DType::F16] {
+        let tokenizer = crate::tokenizer::Tokenizer::empty().unwrap();
+        let half = Backbone::load_with(&folder, tokenizer, dtype, &Device::Cpu).unwrap();
+        let half = Arc::new(half);
+        let widen = |weight: &Weight| match weight {
+            Weight::Dense(tensor) => Weight::Dense(tensor.to_dtype(DType::F32).unwrap()),
+            other => other.clone(),
+        };
+        let weights = half.weights().iter().map(|(name, w)| (name.clone(), widen(w))).collect();
+        let architecture = Architecture::clone(half.network.architecture());
+        let wide = Backbone::assemble(architecture, weights, half.tokenizer.clone()).unwrap();
+        let lora = Method::Lora(LoraSpec::new(8, 4.0, &["q_proj", "v_proj", "down_proj"]));
+        let adapter = adapter(&half, lora, 3);
+        let tensors = adapter.tensors().iter().map(|(name, t)| {
+            let rounded = t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            (name.clone(), rounded)
+        });
+        let (spec, tensors) = (adapter.spec().clone(), tensors.collect());
+        let rounded = Adapter::assemble(spec, Generation(1), tensors, &wide).unwrap();
+        let mut session = Session::new(Arc::clone(&half)).unwrap();
+        assert!(session.direct);
+        let slot = session.open(Some(adapter));
+        let tokens = text(20, 3);
+        let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+        let worst = difference(logits.of(0), &whole(&wide, Some(&rounded), &tokens));
+        assert!(worst < 1e-5, "{dtype:?}: {worst}");
+    }
+}
+
+/// What each of these adapters writes after a text of its own: alone and whole, or all together with
+/// prompts in parts, with so many threads.
+fn written(
+    backbone: &Arc<Backbone>,
+    adapters: &[Option<Arc<Adapter>>],
+    together: bool,
+    threads: usize,
+) -> Vec<Vec<u32>> {
+    let mut session = Session::new(Arc::clone(backbone)).unwrap().with_threads(threads);
+    session.parameters = usize::MAX / 1024;
+    let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
+    let texts: Vec<Vec<u32>> = (0..slots.len()).map(|i| text(30 + i % 7, i)).collect();
+    let mut bits = vec![Vec::new(); slots.len()];
+    let groups: Vec<Vec<usize>> = if together {
+        vec![(0..slots.len()).collect()]
+    } else {
+        (0..slots.len()).map(|i| vec![i]).collect()
+    };
+    for group in groups {
+        let cuts: &[usize] = if together { &[7, 8, 20, usize::MAX] } else { &[usize::MAX] };
+        let mut from = 0;
+        for &cut in cuts {
+            let part = |&i: &usize| {
+                let tokens = &texts[i][from..cut.min(texts[i].len())];
+                Part { slot: slots[i], tokens, logits: cut == usize::MAX }
+            };
+            let parts: Vec<Part<'_>> = group.iter().map(part).collect();
+            let logits = session.step(&parts).unwrap();
+            for (place, &i) in group.iter().enumerate() {
+                bits[i].extend(logits.of(place).iter().map(|x| x.to_bits()));
+            }
+            from = cut;
+        }
+        for step in 0..4 {
+            let tokens: Vec<[u32; 1]> = group.iter().map(|i| [(i + step) as u32 + 5]).collect();
+            let parts: Vec<Part<'_>> = group
+                .iter()
+                .zip(&tokens)
+                .map(|(&i, tokens)| Part { slot: slots[i], tokens, logits: true })
+                .collect();
+            let logits = session.step(&parts).unwrap();
+            for (place, &i) in group.iter().enumerate() {
+                bits[i].extend(logits.of(place).iter().map(|x| x.to_bits()));
+            }
+        }
+    }
+    bits
+}
+
+#[test]
+fn nothing_depends_on_company_on_cuts_or_on_threads() {
+    for name in ["llama", "gemma3_text", "mistral"] {
+        let backbone = backbone(name);
+        let mut adapters: Vec<Option<Arc<Adapter>>> = methods()
+            .into_iter()
+            .enumerate()
+            .map(|(i, method)| Some(adapter(&backbone, method, i as u64)))
+            .collect();
+        adapters.resize(16, None);
+        let alone = written(&backbone, &adapters, false, 1);
+        assert!(alone == written(&backbone, &adapters, true, 1), "{name}: company or cuts");
+        assert!(alone == written(&backbone, &adapters, true, 2), "{name}: two threads");
+        assert!(alone == written(&backbone, &adapters, false, 3), "{name}: three threads");
+    }
 }

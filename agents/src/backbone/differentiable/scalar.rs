@@ -6,8 +6,8 @@
 use crate::backbone::architecture::Activation;
 
 /// `eˣ` by a polynomial on `[-ln 2 / 2, ln 2 / 2]` (the coefficients of Cephes' `expf`).
-#[inline]
-pub(super) fn exp(x: f32) -> f32 {
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.3, 88.3);
@@ -23,13 +23,13 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// `1 / (1 + e⁻ˣ)`.
-#[inline]
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// The error function by a rational approximation of odd order 13 over even order 8 on `[-4, 4]`.
-#[inline]
+#[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
@@ -52,7 +52,7 @@ fn erf(x: f32) -> f32 {
 }
 
 /// `tanh x`.
-#[inline]
+#[inline(always)]
 fn tanh(x: f32) -> f32 {
     2.0f32.mul_add(sigmoid(2.0 * x), -1.0)
 }
@@ -61,8 +61,8 @@ const ROOT_TWO_OVER_PI: f32 = 0.797_884_6;
 const CUBE: f32 = 0.044_715;
 
 /// The activation at `x`.
-#[inline]
-pub(super) fn value(activation: Activation, x: f32) -> f32 {
+#[inline(always)]
+pub(crate) fn value(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x * sigmoid(x),
         Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),

@@ -1,0 +1,183 @@
+//! How fast this machine writes: tokens a second of sessions, beside what memory and arithmetic allow.
+//!
+//! `speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS]` loads a model directory, keeps its matrices as
+//! `f32`, `bf16`, `f16` or `q8_0`, gives each sequence a LoRA adapter of its own on the maps TARGETS
+//! (`none`, `q_proj,v_proj`, `all-linear`), reads PROMPT tokens and writes TOKENS, ROUNDS times. Prints one
+//! line of JSON. Part of `tests/peers`, not of the product.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agents::adapter::lora::LoraSpec;
+use agents::adapter::{Adapter, AdapterSpec, Generation, Method};
+use agents::backbone::{Architecture, Backbone, Weight};
+use agents::probe;
+use agents::seed::Seed;
+use agents::session::{Part, Session, Slot};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    #[expect(unsafe_code, reason = "as the product does: freed memory is kept for reuse")]
+    // SAFETY: stores a number under an option's index, which may be done at any time.
+    unsafe {
+        libmimalloc_sys::mi_option_set(15, -1);
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, kept, sequences, targets, prompt, tokens, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS]".into());
+    };
+    let (sequences, prompt): (usize, usize) = (sequences.parse()?, prompt.parse()?);
+    let tokens: usize = tokens.parse()?;
+    let rounds: usize = rest.first().map_or(Ok(1), |rounds| rounds.parse())?;
+    let backbone = Arc::new(load(Path::new(model), kept)?);
+    let bytes: usize = weight_bytes(&backbone);
+    let adapters = adapters(&backbone, targets, sequences)?;
+    let mut figures = Vec::new();
+    let mut written = Vec::new();
+    for _ in 0..rounds.max(1) {
+        let bandwidth = bandwidth();
+        let mut session = Session::new(Arc::clone(&backbone))?;
+        let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
+        let start = Instant::now();
+        let texts: Vec<Vec<u32>> =
+            (0..sequences).map(|i| (0..prompt).map(|j| text(i, j)).collect()).collect();
+        let parts: Vec<Part<'_>> = slots
+            .iter()
+            .zip(&texts)
+            .map(|(&slot, tokens)| Part { slot, tokens, logits: true })
+            .collect();
+        let logits = session.step(&parts)?;
+        let mut next: Vec<[u32; 1]> = (0..sequences).map(|i| [likeliest(logits.of(i))]).collect();
+        let reading = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        written = vec![Vec::new(); sequences];
+        for _ in 0..tokens {
+            let parts: Vec<Part<'_>> = slots
+                .iter()
+                .zip(&next)
+                .map(|(&slot, tokens)| Part { slot, tokens, logits: true })
+                .collect();
+            let logits = session.step(&parts)?;
+            for (i, next) in next.iter_mut().enumerate() {
+                written[i].push(next[0]);
+                *next = [likeliest(logits.of(i))];
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let steps = tokens as f64 / seconds;
+        figures.push(json!({
+            "tokens_per_second": steps * sequences as f64,
+            "prompt_tokens_per_second": (sequences * prompt) as f64 / reading,
+            "bandwidth": bandwidth,
+            "share_of_bandwidth": bytes as f64 * steps / bandwidth,
+        }));
+    }
+    let out = json!({ "weight_bytes": bytes, "rounds": figures, "written": written });
+    Ok(serde_json::to_writer(std::io::stdout(), &out)?)
+}
+
+fn text(sequence: usize, place: usize) -> u32 {
+    ((sequence * 131 + place * 17) % 20_000 + 10) as u32
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.map_or(0, |(token, _)| token as u32)
+}
+
+/// The model with its matrices kept as wanted.
+fn load(model: &Path, kept: &str) -> Outcome<Backbone> {
+    let backbone = probe::load(model, &Device::Cpu)?;
+    let convert = |tensor: &Tensor| -> Outcome<Weight> {
+        Ok(match kept {
+            "f32" => Weight::Dense(tensor.clone()),
+            "bf16" => Weight::Dense(tensor.to_dtype(DType::BF16)?),
+            "f16" => Weight::Dense(tensor.to_dtype(DType::F16)?),
+            "q8_0" if tensor.rank() == 2 => {
+                Weight::Quantized(Arc::new(QTensor::quantize(tensor, GgmlDType::Q8_0)?))
+            }
+            "q8_0" => Weight::Dense(tensor.clone()),
+            _ => return Err("KEPT is f32, bf16, f16 or q8_0".into()),
+        })
+    };
+    let weights: Outcome<BTreeMap<String, Weight>> = backbone
+        .weights()
+        .iter()
+        .map(|(name, weight)| Ok((name.clone(), convert(&weight.dequantize()?)?)))
+        .collect();
+    let architecture = Architecture::clone(backbone.network.architecture());
+    Ok(Backbone::assemble(architecture, weights?, backbone.tokenizer.clone())?)
+}
+
+/// Bytes of weights that a step reads: the embedding only as the output head.
+fn weight_bytes(backbone: &Backbone) -> usize {
+    let tied = backbone.network.architecture().tied;
+    let read = |name: &&String| tied || !name.contains("embed_tokens");
+    let bytes = |weight: &Weight| match weight {
+        Weight::Dense(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+        Weight::Quantized(tensor) => tensor.storage_size_in_bytes(),
+    };
+    backbone.weights().iter().filter(|(name, _)| read(name)).map(|(_, w)| bytes(w)).sum()
+}
+
+/// An adapter of its own for each sequence, with a second matrix that is not zero.
+fn adapters(
+    backbone: &Backbone,
+    targets: &str,
+    count: usize,
+) -> Outcome<Vec<Option<Arc<Adapter>>>> {
+    if targets == "none" {
+        return Ok(vec![None; count]);
+    }
+    let names: Vec<&str> = targets.split(',').collect();
+    let one = |index: usize| -> Outcome<Option<Arc<Adapter>>> {
+        let method = Method::Lora(LoraSpec::new(8, 16.0, &names));
+        let spec = AdapterSpec { method, head: None };
+        let initial = Adapter::initial(spec.clone(), backbone, Seed::new(index as u64))?;
+        let tensors: Outcome<BTreeMap<String, Tensor>> = initial
+            .tensors()
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), (tensor + 0.001 * (index + 1) as f64)?)))
+            .collect();
+        let adapter = Adapter::assemble(spec, Generation(1), tensors?, backbone)?;
+        Ok(Some(Arc::new(adapter)))
+    };
+    (0..count).map(one).collect()
+}
+
+/// Bytes a second that all cores together read from memory.
+fn bandwidth() -> f64 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let numbers = vec![1u64; 64 << 20];
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let total: u64 = std::thread::scope(|scope| {
+            let parts = numbers.chunks(numbers.len() / threads);
+            let work = parts.map(|part| {
+                scope.spawn(move || {
+                    let mut sums = [0u64; 32];
+                    for chunk in part.chunks_exact(32) {
+                        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum ^= x);
+                    }
+                    sums.iter().fold(0u64, |sum, x| sum.wrapping_add(*x))
+                })
+            });
+            let work: Vec<_> = work.collect();
+            work.into_iter().filter_map(|thread| thread.join().ok()).sum()
+        });
+        std::hint::black_box(total);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    size_of_val(numbers.as_slice()) as f64 / best
+}

@@ -1,0 +1,182 @@
+//! Products against candle's, in every way of keeping numbers, and every width of instructions alike.
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+
+use super::*;
+use crate::backbone::normal;
+use crate::seed::Seed;
+
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    normal(&[count], 1.0, Seed::new(seed), &Device::Cpu).unwrap().to_vec1().unwrap()
+}
+
+fn product(matrix: Matrix<'_>, x: &[f32], rows: usize) -> Vec<f32> {
+    let mut y = vec![0.0; rows * matrix.rows()];
+    let target = Target::new(&mut y, matrix.rows());
+    matrix.product(x, matrix.width(), rows, &mut Vec::new(), target);
+    y
+}
+
+/// candle's product in f64.
+fn exact(w: &[f32], x: &[f32], rows: usize, width: usize) -> Vec<f64> {
+    let tensor = |v: &[f32]| {
+        let t = Tensor::new(v, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+        t.reshape((v.len() / width, width)).unwrap()
+    };
+    let y = tensor(x).matmul(&tensor(w).t().unwrap()).unwrap();
+    assert_eq!(y.dim(0).unwrap(), rows);
+    y.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn products_are_those_of_candle_and_the_same_in_any_company() {
+    for (rows, width) in [(7, 576), (16, 40), (5, 8), (9, 1536), (4, 3), (1, 64)] {
+        let w = numbers(rows * width, 1);
+        let brains: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+        let halves: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
+        let of_brains: Vec<f32> = brains.iter().map(|x| x.to_f32()).collect();
+        let of_halves: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+        let mut kept = vec![
+            (Numbers::F32(&w), w.clone()),
+            (Numbers::Bf16(&brains), of_brains),
+            (Numbers::F16(&halves), of_halves),
+        ];
+        let quantized = width.is_multiple_of(32).then(|| {
+            let tensor = Tensor::new(w.as_slice(), &Device::Cpu).unwrap();
+            let tensor = tensor.reshape((rows, width)).unwrap();
+            QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap()
+        });
+        let bytes = quantized.as_ref().map(|tensor| tensor.data().unwrap());
+        if let (Some(tensor), Some(bytes)) = (&quantized, &bytes) {
+            let plain = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap();
+            kept.push((Numbers::Q8(bytes), plain.to_vec1().unwrap()));
+        }
+        let x = numbers(19 * width, 2);
+        for (numbers, plain) in kept {
+            let matrix = Matrix::new(numbers, rows, width).unwrap();
+            let mut row = vec![0.0; width];
+            matrix.row(rows - 1, &mut row);
+            assert_eq!(row, plain[(rows - 1) * width..]);
+            let all = product(matrix, &x, 19);
+            let bound = 2e-6 * width as f64;
+            for (found, exact) in all.iter().zip(exact(&plain, &x, 19, width)) {
+                assert!((f64::from(*found) - exact).abs() < bound, "{found} {exact}");
+            }
+            for count in 1..19 {
+                let part = product(matrix, &x, count);
+                assert_eq!(part, all[..count * rows], "{count} rows of {rows} x {width}");
+            }
+            let upper = product(matrix.part(rows / 2..rows), &x, 2);
+            assert_eq!(upper[..rows - rows / 2], all[rows / 2..rows]);
+        }
+    }
+}
+
+#[test]
+fn narrow_products_are_products() {
+    let (w, u) = (numbers(8 * 37, 3), numbers(8, 4));
+    let matrix = Matrix::new(Numbers::F32(&w), 37, 8).unwrap();
+    let mut out = vec![0.0; 37];
+    assert!(matrix.narrow_product(&u, &mut out));
+    for (found, exact) in out.iter().zip(exact(&w, &u, 1, 8)) {
+        assert!((f64::from(*found) - exact).abs() < 1e-5);
+    }
+    for first in [1, 5, 20] {
+        let mut part = vec![0.0; 37 - first];
+        assert!(matrix.part(first..37).narrow_product(&u, &mut part));
+        assert_eq!(part, out[first..]);
+    }
+}
+
+/// The sum of a row with the lanes of a width.
+struct Sum<'a>(&'a [f32]);
+
+impl Task for Sum<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "tests reach the lanes themselves")]
+    unsafe fn run<L: Lanes>(self) -> Vec<f32> {
+        let at = self.0.as_ptr();
+        assert!(self.0.len() >= 256);
+        // SAFETY: sixteen times sixteen numbers are there; the caller vouches for the processor.
+        unsafe {
+            let mut all = [L::splat(0.0); 16];
+            for (i, lanes) in all.iter_mut().enumerate() {
+                *lanes = L::load(at.add(16 * i));
+            }
+            let mut found = L::sums(all).to_vec();
+            found.extend(all.iter().map(|lanes| lanes.sum()));
+            found.extend(L::eights(at, all[1]));
+            found
+        }
+    }
+}
+
+#[test]
+fn every_width_of_instructions_adds_in_the_same_order() {
+    let x = numbers(256, 5);
+    let expected = dispatch_on(Width::Portable, Sum(&x));
+    assert_eq!(expected[..16], expected[16..32]);
+    assert_eq!(dispatch(Sum(&x)), expected);
+    #[cfg(target_arch = "x86_64")]
+    if Width::detect() == Width::Avx512 {
+        assert_eq!(dispatch_on(Width::Avx2, Sum(&x)), expected);
+    }
+}
+
+#[test]
+fn attention_is_that_of_the_network() {
+    let (heads, width, size, count) = (3, 24, 32, 75);
+    let q = numbers(heads * width, 6);
+    let (keys, values) = (numbers(96 * width, 7), numbers(96 * width, 8));
+    for start in [0, 40] {
+        let mut out = vec![0.0; heads * width];
+        let block = |i: usize| {
+            let span = i * size * width..(i + 1) * size * width;
+            (&keys[span.clone()], &values[span])
+        };
+        let seen = Seen { positions: start..count, block: size, scale: 0.2 };
+        attend(&q, width, seen, block, &mut Vec::new(), &mut out);
+        let tensor = |v: &[f32], rows| Tensor::from_slice(v, (rows, width), &Device::Cpu).unwrap();
+        let part = |v: &[f32]| tensor(&v[start * width..count * width], count - start);
+        let scores = (tensor(&q, heads).matmul(&part(&keys).t().unwrap()).unwrap() * 0.2).unwrap();
+        let expected = candle_nn::ops::softmax(&scores, 1).unwrap().matmul(&part(&values)).unwrap();
+        let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+        for (found, expected) in out.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_team_does_every_item_once_and_in_phases() {
+    for members in [1, 2, 5] {
+        let board = Board::new(100);
+        run(members, |mut member| {
+            for phase in 0..50 {
+                member.share(100, |i| {
+                    #[expect(unsafe_code, reason = "tests reach the board itself")]
+                    // SAFETY: every item changes its own number, and reads none of another phase.
+                    let mine = unsafe { board.write(i..i + 1) };
+                    assert_eq!(mine[0], phase as f32);
+                    mine[0] += 1.0;
+                });
+            }
+        });
+        #[expect(unsafe_code, reason = "tests reach the board itself")]
+        // SAFETY: the team is done.
+        let all = unsafe { board.read(0..100) };
+        assert!(all.iter().all(|&x| (x - 50.0).abs() < 1e-6));
+    }
+}
+
+#[test]
+#[should_panic]
+fn a_team_that_fails_ends() {
+    run(3, |mut member| {
+        member.share(3, |i| assert!(i != 1, "an item fails"));
+    });
+}

@@ -1,0 +1,481 @@
+//! One pass over the layers for rows of any mixture of sequences, on all threads at once.
+//!
+//! The pass is a row of phases. In a phase each item writes numbers of its own and reads only what earlier
+//! phases wrote; [`Member::share`] ends a phase for everyone. That is the proof of every access to a
+//! [`Board`] here, and each names the numbers that are the item's own.
+
+#![expect(unsafe_code, reason = "threads write their own parts of shared activations; see above")]
+
+mod attention;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cache::Shape;
+use super::change::{Change, Own};
+use super::plan::{Layer, Map, Plan, Weights};
+use super::turn::Turns;
+use crate::backbone::Architecture;
+use crate::backbone::names::{Module, Place};
+use crate::kernel::{Board, Member, Target, gate, normalize};
+
+/// What a row of a pass reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Input {
+    Token(u32),
+    /// A vector of the adapter's prompt.
+    Prompt(usize),
+}
+
+/// One token of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) input: Input,
+    /// Index of its adapter's changes.
+    pub(super) change: Option<usize>,
+    /// Index of its blocks.
+    pub(super) sequence: usize,
+    pub(super) position: usize,
+    /// Where its logits go.
+    pub(super) wanted: Option<usize>,
+}
+
+/// Rows that share their weights.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) rows: Range<usize>,
+    /// Index of the weights.
+    pub(super) weights: usize,
+    /// Their logits.
+    pub(super) wanted: Range<usize>,
+}
+
+/// What is given to a pass.
+pub(super) struct Given<'a> {
+    pub(super) architecture: &'a Architecture,
+    pub(super) plan: Plan<'a>,
+    pub(super) rows: Vec<Row>,
+    pub(super) runs: Vec<Run>,
+    pub(super) sequences: Vec<&'a [Arc<Board>]>,
+    pub(super) turns: &'a Turns,
+    pub(super) shape: Shape,
+}
+
+/// Maps that read the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Attention,
+    Output,
+    Gate,
+    Down,
+}
+
+impl Set {
+    fn maps<'p, 'g>(self, layer: &'p Layer<'g>) -> &'p [Map<'g>] {
+        match self {
+            Self::Attention => &layer.attention,
+            Self::Output => &layer.output,
+            Self::Gate => &layer.gate,
+            Self::Down => &layer.down,
+        }
+    }
+}
+
+/// Some outputs of a map, for every row of a run.
+struct Piece<'r> {
+    run: &'r Run,
+    layer: usize,
+    set: Set,
+    /// Which map of the set.
+    place: usize,
+    part: Range<usize>,
+}
+
+/// A pass and its activations, one row of numbers for each row.
+pub(super) struct Pass<'a> {
+    given: Given<'a>,
+    /// The residual stream, and what a norm made of it.
+    stream: Board,
+    normed: Board,
+    /// Queries, keys and values.
+    attention: Board,
+    mixed: Board,
+    /// What attention and feed-forward block give.
+    branch: Board,
+    gate: Board,
+    up: Board,
+    inner: Board,
+    /// Inputs that adapters scaled, for each map of a set.
+    scaled: [Board; 3],
+    /// Narrow products, `[rows, modules, rank]`.
+    narrow: Board,
+    rank: usize,
+    heads: Board,
+    logits: Board,
+    /// Whether an adapter scales inputs anywhere.
+    scales: bool,
+    /// Whether a sequence has several rows.
+    several: bool,
+    /// Rows of a matrix in one item.
+    chunk: usize,
+}
+
+const MODULES: usize = Module::ALL.len();
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(given: Given<'a>) -> Self {
+        let (shape, count) = (given.architecture, given.rows.len());
+        let wanted = given.rows.iter().filter(|row| row.wanted.is_some()).count();
+        let (hidden, inner) = (shape.hidden, shape.inner);
+        let rank = given.plan.changes.iter().map(|changes| changes.rank).max().unwrap_or(0);
+        let inputs = Module::ALL
+            .iter()
+            .any(|&module| (0..shape.depth()).any(|layer| is_scaled(&given, layer, module)));
+        let wide = if inputs { hidden.max(inner).max(shape.query_width()) } else { 0 };
+        let several = given.sequences.len() < count;
+        let board = |width: usize| Board::new(count * width);
+        Self {
+            stream: board(hidden),
+            normed: board(hidden),
+            attention: board(shape.query_width() + 2 * shape.key_width()),
+            mixed: board(shape.query_width()),
+            branch: board(hidden),
+            gate: board(inner),
+            up: board(inner),
+            inner: board(inner),
+            scaled: [board(wide), board(wide), board(wide)],
+            narrow: board(MODULES * rank),
+            rank,
+            heads: Board::new(wanted * hidden),
+            logits: Board::new(wanted * shape.vocabulary),
+            scales: inputs,
+            several,
+            chunk: if count > 8 { 64 } else { 32 },
+            given,
+        }
+    }
+
+    /// The logits `[wanted rows, vocabulary]` after every member has done its work.
+    pub(super) fn into_logits(self) -> Vec<f32> {
+        self.logits.into_numbers()
+    }
+
+    /// The work of one member.
+    pub(super) fn work(&self, mut member: Member<'_>) {
+        let member = &mut member;
+        let own = &mut Own::default();
+        let count = self.given.rows.len();
+        let key_heads = self.given.architecture.key_heads;
+        member.share(count, |row| self.embed(row));
+        for layer in 0..self.given.architecture.depth() {
+            member.share(count, |row| self.before_attention(row, layer, own));
+            self.project(member, layer, Set::Attention, own);
+            if self.several {
+                member.share(count, |row| {
+                    (0..key_heads).for_each(|head| self.keep(row, layer, head, own));
+                });
+            }
+            member.share(count * key_heads, |item| {
+                let (row, head) = (item / key_heads, item % key_heads);
+                if !self.several {
+                    self.keep(row, layer, head, own);
+                }
+                self.attend(row, layer, head, own);
+            });
+            self.prepare(member, layer, Set::Output, own);
+            self.project(member, layer, Set::Output, own);
+            member.share(count, |row| self.before_gate(row, layer, own));
+            self.project(member, layer, Set::Gate, own);
+            self.prepare(member, layer, Set::Down, own);
+            self.project(member, layer, Set::Down, own);
+        }
+        member.share(count, |row| self.finish(row, own));
+        self.write(member, own);
+    }
+
+    fn weights(&self, row: usize) -> &Weights<'a> {
+        let run = self.given.runs.iter().find(|run| run.rows.contains(&row));
+        &self.given.plan.weights[run.map_or(0, |run| run.weights)]
+    }
+
+    fn change(&self, row: usize, layer: usize, module: Module) -> Option<&Change<'a>> {
+        self.given.plan.changes[self.given.rows[row].change?].of(layer, module)
+    }
+
+    fn embed(&self, row: usize) {
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: this row of the stream is the item's own.
+        let out = unsafe { self.stream.write(row * hidden..(row + 1) * hidden) };
+        let Row { input, change, .. } = self.given.rows[row];
+        match input {
+            Input::Token(token) => {
+                self.weights(row).outer.embedding.row(token as usize, out);
+                let scale = self.given.architecture.embedding_scale;
+                if (scale - 1.0).abs() > f64::EPSILON {
+                    out.iter_mut().for_each(|x| *x *= scale as f32);
+                }
+            }
+            Input::Prompt(at) => {
+                let prompt =
+                    change.and_then(|change| self.given.plan.changes[change].prompt.as_ref());
+                if let Some(prompt) = prompt {
+                    out.copy_from_slice(&prompt[at * hidden..(at + 1) * hidden]);
+                }
+            }
+        }
+    }
+
+    /// Adds a normed branch to the stream of a row.
+    fn add_normed(&self, row: usize, weight: &[f32], own: &mut Own) {
+        let hidden = self.given.architecture.hidden;
+        let span = row * hidden..(row + 1) * hidden;
+        // SAFETY: this row of the stream is the item's own; the branch was written in an earlier phase.
+        let (stream, branch) = unsafe { (self.stream.write(span.clone()), self.branch.read(span)) };
+        own.wide.clear();
+        own.wide.resize(hidden, 0.0);
+        normalize(branch, weight, self.given.architecture.epsilon as f32, &mut own.wide);
+        stream.iter_mut().zip(&own.wide).for_each(|(x, y)| *x += y);
+    }
+
+    /// Norms the stream of a row, or copies it where there is no norm.
+    fn norm(&self, row: usize, weight: Option<&[f32]>, out: &mut [f32]) {
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: this row of the stream is used by this item only, or was written in an earlier phase.
+        let stream = unsafe { self.stream.read(row * hidden..(row + 1) * hidden) };
+        match weight {
+            Some(weight) => {
+                normalize(stream, weight, self.given.architecture.epsilon as f32, out);
+            }
+            None => out.copy_from_slice(stream),
+        }
+    }
+
+    fn before_attention(&self, row: usize, layer: usize, own: &mut Own) {
+        let weights = self.weights(row);
+        let before =
+            layer.checked_sub(1).and_then(|layer| weights.layers[layer].norm(Place::AfterMlp));
+        if let Some(norm) = before {
+            self.add_normed(row, norm, own);
+        }
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: this row is the item's own.
+        let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
+        self.norm(row, weights.layers[layer].norm(Place::BeforeAttention), out);
+        self.adapt(row, layer, Set::Attention, own);
+    }
+
+    fn before_gate(&self, row: usize, layer: usize, own: &mut Own) {
+        let weights = &self.weights(row).layers[layer];
+        if let Some(norm) = weights.norm(Place::AfterAttention) {
+            self.add_normed(row, norm, own);
+        }
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: this row is the item's own.
+        let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
+        self.norm(row, weights.norm(Place::BeforeMlp), out);
+        self.adapt(row, layer, Set::Gate, own);
+    }
+
+    /// What the maps of a set read, and how wide a row of it is.
+    fn input(&self, set: Set) -> (&Board, usize) {
+        let architecture = self.given.architecture;
+        match set {
+            Set::Attention | Set::Gate => (&self.normed, architecture.hidden),
+            Set::Output => (&self.mixed, architecture.query_width()),
+            Set::Down => (&self.inner, architecture.inner),
+        }
+    }
+
+    /// A phase for what adapters need of a set's input, where any does.
+    fn prepare(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
+        let changed =
+            |module| self.given.plan.changes.iter().any(|c| c.of(layer, module).is_some());
+        let maps = set.maps(&self.given.plan.weights[0].layers[layer]);
+        if maps.iter().any(|map| changed(map.module)) {
+            member.share(self.given.rows.len(), |row| self.adapt(row, layer, set, own));
+        }
+    }
+
+    /// Narrow products and scaled inputs of a row.
+    fn adapt(&self, row: usize, layer: usize, set: Set, own: &mut Own) {
+        let (board, width) = self.input(set);
+        for (place, map) in set.maps(&self.weights(row).layers[layer]).iter().enumerate() {
+            let change = self.change(row, layer, map.module);
+            let scaled = self.scales && is_scaled(&self.given, layer, map.module);
+            if change.is_none() && !scaled {
+                continue;
+            }
+            // SAFETY: this row of the input is used by this item only, or was written in an earlier phase.
+            let x = unsafe { board.read(row * width..(row + 1) * width) };
+            if let Some(Change::LowRank(low)) = change
+                && map.start == 0
+            {
+                let at = (row * MODULES + map.module as usize) * self.rank;
+                // SAFETY: the narrow products of this row are the item's own.
+                let out = unsafe { self.narrow.write(at..at + self.rank) };
+                low.narrow(x, &mut own.scratch, out);
+            }
+            if scaled {
+                // SAFETY: the scaled inputs of this row are the item's own.
+                let out = unsafe { self.scaled[place].write(row * width..(row + 1) * width) };
+                out.copy_from_slice(x);
+                if let Some(Change::Input(scale)) = change {
+                    out.iter_mut().zip(scale.iter()).for_each(|(x, scale)| *x *= scale);
+                }
+            }
+        }
+    }
+
+    /// A phase for the maps of a set: the matrices cut into chunks of rows.
+    fn project(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
+        // The gate and the input of the feed-forward block are computed together.
+        let apart = |run: &Run| {
+            let maps = set.maps(&self.given.plan.weights[run.weights].layers[layer]);
+            if set == Set::Gate { &maps[..1] } else { maps }
+        };
+        let chunks = |map: &Map<'_>| map.matrix.rows().div_ceil(self.chunk);
+        let runs = &self.given.runs;
+        let count = runs.iter().flat_map(apart).map(chunks).sum();
+        member.share(count, |mut item| {
+            for run in runs {
+                for (place, map) in apart(run).iter().enumerate() {
+                    if item < chunks(map) {
+                        let first = item * self.chunk;
+                        let part = first..map.matrix.rows().min(first + self.chunk);
+                        self.chunk(&Piece { run, layer, set, place, part }, own);
+                        return;
+                    }
+                    item -= chunks(map);
+                }
+            }
+        });
+    }
+
+    /// Some outputs of a map, for every row of a run.
+    fn chunk(&self, piece: &Piece<'_>, own: &mut Own) {
+        let Piece { run, layer, set, ref part, .. } = *piece;
+        let architecture = self.given.architecture;
+        let (hidden, inner) = (architecture.hidden, architecture.inner);
+        match set {
+            Set::Attention => {
+                let width = architecture.query_width() + 2 * architecture.key_width();
+                self.multiply(piece, (&self.attention, width), own);
+            }
+            Set::Gate => {
+                self.multiply(piece, (&self.gate, inner), own);
+                let up = Piece { place: 1, part: part.clone(), ..*piece };
+                self.multiply(&up, (&self.up, inner), own);
+                for row in run.rows.clone() {
+                    let span = row * inner + part.start..row * inner + part.end;
+                    // SAFETY: these outputs of this row are the item's own in all three.
+                    let (gated, up, out) = unsafe {
+                        let gated = self.gate.read(span.clone());
+                        (gated, self.up.read(span.clone()), self.inner.write(span))
+                    };
+                    gate(architecture.activation, gated, up, out);
+                }
+            }
+            Set::Output | Set::Down => {
+                self.multiply(piece, (&self.branch, hidden), own);
+                let after =
+                    if set == Set::Output { Place::AfterAttention } else { Place::AfterMlp };
+                let weights = &self.given.plan.weights[run.weights].layers[layer];
+                if weights.norm(after).is_none() {
+                    for row in run.rows.clone() {
+                        let span = row * hidden + part.start..row * hidden + part.end;
+                        // SAFETY: these numbers of this row are the item's own in both.
+                        let (stream, branch) =
+                            unsafe { (self.stream.write(span.clone()), self.branch.read(span)) };
+                        stream.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The products of a chunk, with bias and what adapters change, written to `out`.
+    fn multiply(&self, piece: &Piece<'_>, out: (&Board, usize), own: &mut Own) {
+        let Piece { run, layer, set, place, ref part } = *piece;
+        let map = &set.maps(&self.given.plan.weights[run.weights].layers[layer])[place];
+        let (board, width) = self.input(set);
+        let scaled = self.scales && is_scaled(&self.given, layer, map.module);
+        let board = if scaled { &self.scaled[place] } else { board };
+        // SAFETY: the input was written in an earlier phase.
+        let x = unsafe { board.read(run.rows.start * width..run.rows.end * width) };
+        let (out, stride) = out;
+        let at = |row: usize| (run.rows.start + row) * stride + map.column + part.start;
+        let matrix = map.matrix.part(part.clone());
+        // SAFETY: these outputs of every row are the item's own.
+        let target = unsafe { Target::on(out, at(0), stride) };
+        matrix.product(x, width, run.rows.len(), &mut own.scratch, target);
+        for row in run.rows.clone() {
+            let change = self.change(row, layer, map.module);
+            if change.is_none() && map.bias.is_none() {
+                continue;
+            }
+            let at = at(row - run.rows.start);
+            // SAFETY: these outputs are the item's own.
+            let outputs = unsafe { out.write(at..at + part.len()) };
+            let start = map.start + part.start;
+            if let Some(Change::LowRank(low)) = change {
+                let at = (row * MODULES + map.module as usize) * self.rank;
+                // SAFETY: narrow products were written in an earlier phase.
+                let narrow = unsafe { self.narrow.read(at..at + self.rank) };
+                low.widen(narrow, start, outputs, own);
+            }
+            if let Some(bias) = &map.bias {
+                outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
+            }
+            if let Some(Change::Output(scale)) = change {
+                outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
+            }
+        }
+    }
+
+    /// The last norm of a row whose logits are wanted.
+    fn finish(&self, row: usize, own: &mut Own) {
+        let Some(place) = self.given.rows[row].wanted else { return };
+        let weights = self.weights(row);
+        let last = weights.layers.last().and_then(|layer| layer.norm(Place::AfterMlp));
+        if let Some(norm) = last {
+            self.add_normed(row, norm, own);
+        }
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: this row is the item's own.
+        let out = unsafe { self.heads.write(place * hidden..(place + 1) * hidden) };
+        self.norm(row, weights.outer.final_norm.as_deref(), out);
+    }
+
+    /// A phase for the logits.
+    fn write(&self, member: &mut Member<'_>, own: &mut Own) {
+        let (hidden, vocabulary) =
+            (self.given.architecture.hidden, self.given.architecture.vocabulary);
+        let chunk = 4 * self.chunk;
+        let chunks = vocabulary.div_ceil(chunk);
+        member.share(chunks * self.given.runs.len(), |item| {
+            let run = &self.given.runs[item / chunks];
+            let first = item % chunks * chunk;
+            let head = &self.given.plan.weights[run.weights].outer.head;
+            let head = head.part(first..vocabulary.min(first + chunk));
+            let wanted = run.wanted.clone();
+            if wanted.is_empty() {
+                return;
+            }
+            // SAFETY: the heads were written in an earlier phase, and these logits are the item's own.
+            let (x, target) = unsafe {
+                let x = self.heads.read(wanted.start * hidden..wanted.end * hidden);
+                let start = wanted.start * vocabulary + first;
+                (x, Target::on(&self.logits, start, vocabulary))
+            };
+            head.product(x, hidden, wanted.len(), &mut own.scratch, target);
+        });
+    }
+}
+
+/// Whether an adapter of this pass scales the input of a map.
+fn is_scaled(given: &Given<'_>, layer: usize, module: Module) -> bool {
+    let scaled = |changes: &super::change::Changes<'_>| {
+        matches!(changes.of(layer, module), Some(Change::Input(_)))
+    };
+    given.plan.changes.iter().any(scaled)
+}
