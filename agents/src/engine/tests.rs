@@ -11,6 +11,7 @@ use crate::backbone::{Backbone, builtin};
 use crate::device::DeviceKind;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
+use crate::sampler::Filter;
 use crate::seed::Seed;
 
 struct World {
@@ -47,6 +48,7 @@ impl World {
         let want = Want::Text {
             max_tokens: 2,
             temperature: 0.0,
+            filter: Filter::default(),
             stop: Vec::new(),
             stream: Box::new(Seed::new(2).stream()),
         };

@@ -109,7 +109,7 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn load_i8(at: *const i8) -> Self {
         // SAFETY: as the trait says.
-        unsafe { Self::each(at, |x| f32::from(x)) }
+        unsafe { Self::each(at, f32::from) }
     }
 
     #[inline(always)]
