@@ -30,6 +30,7 @@ use self::order::Order;
 use self::oversight::Part;
 use self::stage::Stage;
 use crate::agent::{AgentMessage, Failure};
+use crate::checkpoint::Checkpoints;
 use crate::clock::Timer;
 use crate::control::Control;
 use crate::event::Said;
@@ -129,6 +130,12 @@ pub struct ConductorArguments {
     pub engine: EngineHandle,
     /// How long waits are.
     pub timer: Timer,
+    /// Who saves the run on the way.
+    pub checkpoints: Checkpoints,
+    /// What the events before came to, where the run goes on from a checkpoint.
+    pub before: Option<Summary>,
+    /// The tick after which the run is saved and left, unfinished; none plays to the end.
+    pub until: Option<u64>,
     /// Who waits for the end.
     pub ending: Ending,
 }
@@ -142,6 +149,10 @@ pub struct ConductorState {
     control: Control,
     engine: EngineHandle,
     timer: Timer,
+    checkpoints: Checkpoints,
+    until: Option<u64>,
+    /// Whether the run goes on from a checkpoint.
+    goes_on: bool,
     summary: Summary,
     /// Orders that wait for the disk, in their order.
     unfinished: VecDeque<Order>,
@@ -173,8 +184,8 @@ impl Actor for Conductor {
         _me: ActorRef<ConductorMessage>,
         arguments: ConductorArguments,
     ) -> Result<ConductorState, ActorProcessingErr> {
-        let ConductorArguments { stage, recorder, feed, control, engine, timer, ending } =
-            arguments;
+        let ConductorArguments { stage, recorder, feed, control, engine, timer, .. } = arguments;
+        let ConductorArguments { checkpoints, before, until, ending, .. } = arguments;
         Ok(ConductorState {
             stage,
             recorder,
@@ -182,7 +193,10 @@ impl Actor for Conductor {
             control,
             engine,
             timer,
-            summary: Summary::default(),
+            checkpoints,
+            until,
+            goes_on: before.is_some(),
+            summary: before.unwrap_or_default(),
             unfinished: VecDeque::new(),
             guard: None,
             ending: Some(ending),
@@ -199,7 +213,7 @@ impl Actor for Conductor {
         let orders = match message {
             ConductorMessage::Begin { agents, trainer, supervisor } => {
                 state.society = Some(Society { agents, trainer, supervisor });
-                state.stage.begin()
+                if state.goes_on { vec![Order::GoOn] } else { state.stage.begin() }
             }
             ConductorMessage::Replied { agent, episode, round, generation, said } => {
                 state.stage.replied(&agent, episode, round, generation, said)
@@ -319,14 +333,12 @@ impl ConductorState {
             Order::EndTick(tick) => {
                 self.end_tick(*tick)?;
                 self.stage.recorded();
-                let (control, me) = (self.control.clone(), me.clone());
-                tokio::spawn(async move {
-                    control.ready().await;
-                    let _ = me.cast(ConductorMessage::Go);
-                });
+                return Ok(vec![Order::GoOn]);
             }
+            Order::GoOn => self.go_on(me)?,
             Order::Finish(tick) => {
                 self.end_tick(*tick)?;
+                self.recorder.commit()?;
                 let summary = serde_json::to_string_pretty(&self.summary).unwrap_or_default();
                 self.recorder.write("summary.json", &(summary + "\n"))?;
                 self.end(Ok(self.summary.clone()));
@@ -334,6 +346,28 @@ impl ConductorState {
             Order::Fail(reason) => self.end(Err(ConductError::Society(reason.clone()))),
         }
         Ok(Vec::new())
+    }
+
+    /// Saves the run if that is due, and opens the next tick once nobody holds it.
+    fn go_on(&mut self, me: &ActorRef<ConductorMessage>) -> Result<(), ConductError> {
+        let (tick, phase) = (self.stage.tick(), self.stage.phase());
+        let leaves = self.until.is_some_and(|until| until <= tick);
+        if (leaves || self.checkpoints.is_due(tick, phase))
+            && let Some(moment) = self.stage.moment()
+        {
+            let log = self.recorder.commit()?;
+            self.checkpoints.take(&moment, &self.summary, log)?;
+            if leaves {
+                self.end(Ok(self.summary.clone()));
+                return Ok(());
+            }
+        }
+        let (control, me) = (self.control.clone(), me.clone());
+        tokio::spawn(async move {
+            control.ready().await;
+            let _ = me.cast(ConductorMessage::Go);
+        });
+        Ok(())
     }
 
     /// Orders that are carried out later, without anybody waiting.

@@ -49,6 +49,20 @@ impl Feed {
         Self::default()
     }
 
+    /// Whether somebody watches.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Shows an event of the past, and waits for the watcher where that is needed: no run is held up.
+    pub async fn catch_up(&self, event: Event) {
+        if let Some(sender) = &self.sender {
+            // A watcher that has left needs no past.
+            let _ = sender.send(event).await;
+        }
+    }
+
     /// Shows an event to who watches; counts it as missed where the watcher lags too far.
     pub fn show(&self, event: &Event) {
         if let Some(sender) = &self.sender

@@ -21,6 +21,8 @@
 //! - [`divergence`]: where two logs part
 //! - [`verify`]: a recorded run played again and compared
 //! - [`diff`]: two recordings side by side
+//! - [`checkpoint`]: a run between two ticks, on disk
+//! - [`durable`]: files that survive a crash
 //! - [`feed`]: events on their way to screens
 //! - [`summary`]: what a run came to
 //! - [`report`]: several runs side by side
@@ -37,12 +39,14 @@ pub mod agent;
 pub mod backbone;
 pub mod bench;
 pub mod channel;
+pub mod checkpoint;
 pub mod clock;
 pub mod conductor;
 pub mod control;
 pub mod corpus;
 pub mod diff;
 pub mod divergence;
+pub mod durable;
 pub mod event;
 pub mod feed;
 pub mod metric;

@@ -6,6 +6,7 @@
 pub mod pipeline;
 
 use agents::name::AgentName;
+use serde::{Deserialize, Serialize};
 
 use self::pipeline::Pipeline;
 use crate::event::Said;
@@ -37,11 +38,36 @@ pub trait Protocol: Send + std::fmt::Debug {
     fn listener(&self, agent: &AgentName) -> Option<AgentName>;
 }
 
+/// The protocol of one episode, as it can be stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conversation {
+    /// One after another.
+    Pipeline(Pipeline),
+}
+
+impl Protocol for Conversation {
+    fn begin(&mut self) -> Vec<Step> {
+        let Self::Pipeline(pipeline) = self;
+        pipeline.begin()
+    }
+
+    fn heard(&mut self, turn: u32, agent: &AgentName, said: Option<&Said>) -> Vec<Step> {
+        let Self::Pipeline(pipeline) = self;
+        pipeline.heard(turn, agent, said)
+    }
+
+    fn listener(&self, agent: &AgentName) -> Option<AgentName> {
+        let Self::Pipeline(pipeline) = self;
+        pipeline.listener(agent)
+    }
+}
+
 /// The protocol of a new episode.
 #[must_use]
-pub fn start(plan: &ProtocolPlan) -> Box<dyn Protocol> {
+pub fn start(plan: &ProtocolPlan) -> Conversation {
     match plan {
-        ProtocolPlan::Pipeline { order } => Box::new(Pipeline::new(order.clone())),
+        ProtocolPlan::Pipeline { order } => Conversation::Pipeline(Pipeline::new(order.clone())),
     }
 }
 

@@ -1,7 +1,12 @@
 //! A run from its scenario to its summary: all wiring, nothing else.
 
 pub mod footprint;
+mod fork;
+mod resume;
 mod start;
+
+pub use self::fork::{Edit, Exchange, ForkError, ForkOptions, fork};
+pub use self::resume::{ResumeError, ResumeOptions, Resumed, resume};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,13 +27,14 @@ use tokio::sync::oneshot;
 
 use crate::agent::{AgentArguments, Role};
 use crate::backbone::{self, Fetching, HubSettings, Opened};
+use crate::checkpoint::Checkpoints;
 use crate::clock::{self, Timer};
 use crate::conductor::stage::{Member, Stage};
 use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::preflight;
-use crate::recorder::{FORMAT, Observer, RecordError, Recorder};
+use crate::recorder::{Claim, FORMAT, Observer, RecordError, Recorder};
 use crate::scenario::suggestion::{message, quote};
 use crate::scenario::{BackbonePlan, Scenario};
 use crate::summary::Summary;
@@ -120,15 +126,44 @@ impl From<RecordError> for RunError {
     }
 }
 
-/// A run that is ready to begin: everything a user can get wrong was found.
+/// A run that is ready to begin, or to go on: everything a user can get wrong was found.
 #[derive(Debug)]
 pub struct Prepared {
+    stage: Stage,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+    /// What the events before came to, where it goes on.
+    before: Option<Summary>,
+    /// The tick after which it is saved and left, unfinished.
+    until: Option<u64>,
+    notices: Vec<String>,
+    timer: Timer,
+}
+
+/// All that a run is made from.
+struct Parts {
     scenario: Arc<Scenario>,
     task: Arc<Task>,
     members: BTreeMap<AgentName, Member>,
-    recorder: Recorder,
+    manifest: Value,
     notices: Vec<String>,
-    timer: Timer,
+}
+
+/// Loads data and models.
+fn gather(
+    scenario: Scenario,
+    options: &RunOptions,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Parts, RunError> {
+    let task = Task::load(&scenario.task).map_err(RunError::Task)?;
+    if options.device == DeviceKind::Cpu && !options.unchecked {
+        let predicted = footprint::footprint(&scenario);
+        predicted.check(memory::available()).map_err(RunError::Memory)?;
+    }
+    let (backbones, origins) = backbones(&scenario, options, hear)?;
+    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones)?;
+    let manifest = manifest(&scenario, options, &origins, &starts)?;
+    Ok(Parts { scenario: Arc::new(scenario), task: Arc::new(task), members, manifest, notices })
 }
 
 /// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.
@@ -140,13 +175,7 @@ pub fn prepare(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
-    let task = Task::load(&scenario.task).map_err(RunError::Task)?;
-    if options.device == DeviceKind::Cpu && !options.unchecked {
-        let predicted = footprint::footprint(&scenario);
-        predicted.check(memory::available()).map_err(RunError::Memory)?;
-    }
-    let (backbones, origins) = backbones(&scenario, options, hear)?;
-    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones)?;
+    let Parts { scenario, task, members, manifest, notices } = gather(scenario, options, hear)?;
     let out = options.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
     });
@@ -156,13 +185,16 @@ pub fn prepare(
             return Err(RunError::TooLarge(refusal));
         }
     }
-    let recorder = Recorder::create(&out)?;
-    recorder.write("scenario.toml", &scenario.source)?;
-    recorder.write("scenario.resolved.toml", &scenario.resolved)?;
-    let manifest = manifest(&scenario, options, &origins, &starts)?;
-    recorder.write("manifest.json", &format!("{manifest:#}\n"))?;
-    let (scenario, task) = (Arc::new(scenario), Arc::new(task));
-    Ok(Prepared { scenario, task, members, recorder, notices, timer: options.timer })
+    let claim = Claim::of_new(&out)?;
+    claim.write("scenario.toml", &scenario.source)?;
+    claim.write("scenario.resolved.toml", &scenario.resolved)?;
+    // From here on the run can be taken up again.
+    claim.write("manifest.json", &format!("{manifest:#}\n"))?;
+    let recorder = Recorder::create(claim)?;
+    let checkpoints = Checkpoints::new(scenario.checkpoints, &out);
+    let stage = Stage::new(scenario, task, members);
+    let (before, until, timer) = (None, None, options.timer);
+    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
 }
 
 impl Prepared {
@@ -195,13 +227,24 @@ impl Prepared {
         let engine = Engine::start_with(limits, clock::nanoseconds)
             .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
-        let timer = self.timer;
-        let agents = recipes(&self.scenario, &self.members, &engine, timer);
-        let stage = Stage::new(self.scenario, self.task, self.members);
-        let recorder = self.recorder;
+        let Self { stage, recorder, checkpoints, before, until, timer, .. } = self;
+        if before.is_some() {
+            resume::catch_up(recorder.directory(), &feed).await;
+        }
+        let agents = recipes(stage.scenario(), stage.members(), &engine, timer);
         let handle = engine.handle();
-        let conductor =
-            ConductorArguments { stage, recorder, feed, control, engine: handle, timer, ending };
+        let conductor = ConductorArguments {
+            stage,
+            recorder,
+            feed,
+            control,
+            engine: handle,
+            timer,
+            checkpoints,
+            before,
+            until,
+            ending,
+        };
         let society = SocietyArguments { conductor, agents, engine };
         let (supervisor, running) = Actor::spawn(None, Supervisor, society)
             .await

@@ -24,7 +24,7 @@ use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
 
-pub use self::load::{load, recorded};
+pub use self::load::{changed_since, load, recorded};
 pub use self::origin::Origin;
 pub use self::schema::schema;
 pub use self::supervision::{
@@ -64,6 +64,8 @@ pub struct Scenario {
     pub training_steps_per_tick: usize,
     /// What happens when a part of the society fails.
     pub supervision: SupervisionPlan,
+    /// When the run is saved on the way.
+    pub checkpoints: CheckpointPlan,
     /// Faults that the experiment orders.
     pub faults: Vec<FaultPlan>,
 }
@@ -239,6 +241,15 @@ pub enum ProtocolPlan {
 pub struct ChannelPlan {
     /// Longest message in tokens; the rest is cut off.
     pub max_tokens: usize,
+}
+
+/// When a run is saved on the way, so that it can go on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPlan {
+    /// Ticks between two checkpoints; one is also taken where a part of the run begins.
+    pub every_ticks: u64,
+    /// Checkpoints that are kept besides those where a part of the run begins; 0 takes none at all.
+    pub keep: usize,
 }
 
 /// A condition for learning, and the learning.

@@ -2,7 +2,7 @@
 //!
 //! Sees events and nothing else, so a recording gives the same summary as the live run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
@@ -48,9 +48,53 @@ pub struct Summary {
     phase: Option<Phase>,
     /// Rewards count only while the society plays to learn.
     #[serde(skip)]
-    rewards: Vec<f64>,
+    rewards: Rewards,
     #[serde(skip)]
     jobs: BTreeMap<u64, (AgentName, String)>,
+}
+
+/// The rewards at either end of play, and how many there were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Rewards {
+    count: usize,
+    first: Vec<f64>,
+    last: VecDeque<f64>,
+}
+
+impl Rewards {
+    fn push(&mut self, reward: f64) {
+        self.count += 1;
+        if self.first.len() < WINDOW {
+            self.first.push(reward);
+        }
+        if self.last.len() == WINDOW {
+            self.last.pop_front();
+        }
+        self.last.push_back(reward);
+    }
+}
+
+/// A summary in the middle of its run, with all that the rest of the fold needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unfinished {
+    shown: Summary,
+    phase: Option<Phase>,
+    rewards: Rewards,
+    jobs: BTreeMap<u64, (AgentName, String)>,
+}
+
+impl From<&Summary> for Unfinished {
+    fn from(summary: &Summary) -> Self {
+        let (rewards, jobs) = (summary.rewards.clone(), summary.jobs.clone());
+        Self { shown: summary.clone(), phase: summary.phase, rewards, jobs }
+    }
+}
+
+impl From<Unfinished> for Summary {
+    fn from(unfinished: Unfinished) -> Self {
+        let Unfinished { shown, phase, rewards, jobs } = unfinished;
+        Self { phase, rewards, jobs, ..shown }
+    }
 }
 
 /// What an agent went through.
@@ -144,13 +188,12 @@ impl Summary {
     }
 
     fn close_play(&mut self) {
-        if self.rewards.is_empty() {
+        let Rewards { count, first, last } = &self.rewards;
+        if *count == 0 {
             return;
         }
-        let window = WINDOW.min(self.rewards.len());
-        let mean = |values: &[f64]| Some(values.iter().sum::<f64>() / values.len() as f64);
-        self.reward_window = window;
-        self.reward_first = mean(&self.rewards[..window]);
-        self.reward_last = mean(&self.rewards[self.rewards.len() - window..]);
+        self.reward_window = WINDOW.min(*count);
+        self.reward_first = Some(first.iter().sum::<f64>() / first.len() as f64);
+        self.reward_last = Some(last.iter().sum::<f64>() / last.len() as f64);
     }
 }

@@ -51,6 +51,12 @@ pub enum VerifyError {
         message(.0.display())
     )]
     NoOrigin(PathBuf),
+    /// A fork begins with the history of another run.
+    #[error(
+        "{} is a fork: its history up to the fork is another run's, which can be verified itself",
+        message(.0.display())
+    )]
+    Fork(PathBuf),
     /// The scenario in the run directory cannot be used any more.
     #[error(transparent)]
     Scenario(Problems),
@@ -139,6 +145,9 @@ pub fn prepare(
     let directory = options.directory.clone();
     let survey = recording::survey(&directory)?;
     let manifest = Manifest::of(&directory)?;
+    if manifest.fork.is_some() {
+        return Err(VerifyError::Fork(directory));
+    }
     let scenario = scenario::recorded(&directory, &manifest, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| VerifyError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(VerifyError::Scenario)?;

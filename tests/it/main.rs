@@ -9,11 +9,15 @@ mod customer_data;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fork;
+#[cfg(test)]
 mod invalid_scenarios;
 #[cfg(test)]
 mod pretraining;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod resume;
 #[cfg(test)]
 mod society;
 #[cfg(test)]

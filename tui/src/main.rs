@@ -13,6 +13,7 @@ mod diff;
 mod divergence;
 mod exit_code;
 mod fetching;
+mod fork;
 mod input;
 mod keys;
 mod plain;
@@ -20,6 +21,7 @@ mod player;
 mod pretrain;
 mod replay;
 mod report;
+mod resume;
 mod run;
 mod signals;
 mod state;
@@ -51,6 +53,10 @@ enum Command {
     Run(run::RunArguments),
     /// Say whether a scenario can be run, and all that is wrong with it.
     Check(check::CheckArguments),
+    /// Go on with a run that was cut off, from its last checkpoint.
+    Resume(resume::ResumeArguments),
+    /// Begin a new run with the history of another up to a tick, and a change there.
+    Fork(Box<fork::ForkArguments>),
     /// Show a recorded run again.
     Replay(replay::ReplayArguments),
     /// Play a recorded run again and say whether it comes out the same.
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
     let work = std::panic::AssertUnwindSafe(|| match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Resume(arguments) => resume::resume(arguments),
+        Command::Fork(arguments) => fork::fork(*arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),
         Command::Diff(arguments) => diff::diff(&arguments),

@@ -2,18 +2,19 @@
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Said;
-use crate::protocol::Protocol;
+use crate::protocol::Conversation;
 use crate::task::{Item, reward};
 use crate::training::trigger::Outcome;
 
 /// A query and what was said about it so far.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Episode {
     /// Index of the item in its data set.
     pub(super) item: usize,
-    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) protocol: Conversation,
     /// What was delivered, by turn; nothing of turns that were skipped.
     pub(super) said: Vec<Option<Said>>,
     /// Who is asked to speak, having heard these turns.
@@ -25,7 +26,7 @@ pub(super) struct Episode {
 }
 
 /// What came of asking an agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// It said something under these weights.
     Said(Generation, Said),
@@ -46,7 +47,7 @@ pub(super) struct Result {
 }
 
 impl Episode {
-    pub(super) fn new(item: usize, protocol: Box<dyn Protocol>) -> Self {
+    pub(super) fn new(item: usize, protocol: Conversation) -> Self {
         Self { item, protocol, said: Vec::new(), asked: None, answer: None, rejected: 0 }
     }
 

@@ -77,6 +77,8 @@ pub enum Order {
     FillDisk,
     /// This tick is over.
     EndTick(u64),
+    /// Nothing is on its way: save the run if that is due, and open the next tick.
+    GoOn,
     /// The run is over.
     Finish(u64),
     /// The run cannot go on.

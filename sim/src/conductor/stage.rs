@@ -6,6 +6,7 @@
 mod faults;
 mod learning;
 mod probes;
+mod snapshot;
 mod supervision;
 mod turns;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use agents::name::AgentName;
 use agents::seed::Seed;
 
+pub use self::snapshot::{Moment, Snapshot};
 use super::episode::{Episode, Reply};
 use super::holdout::Holdout;
 pub use super::learner::Member;
@@ -24,7 +26,7 @@ use super::oversight::{Awaited, Oversight};
 use crate::agent::Role;
 use crate::channel::cross;
 use crate::event::{AgentCard, Event, EventKind, Phase};
-use crate::protocol::{self, Step};
+use crate::protocol::{self, Protocol as _, Step};
 use crate::scenario::{FaultKind, Scenario};
 use crate::task::{Item, Task};
 use crate::training::examples::{Experience, Experiences};
@@ -159,6 +161,9 @@ impl Stage {
         if stop {
             self.stopped = true;
             return self.finish();
+        }
+        if self.phase == Phase::Transfer {
+            return self.train();
         }
         if self.probing {
             return self.open_probes();

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// A window over a stream of numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rolling {
     window: VecDeque<f64>,
     size: usize,
@@ -14,6 +16,14 @@ impl Rolling {
     #[must_use]
     pub fn new(size: usize) -> Self {
         Self { window: VecDeque::with_capacity(size), size }
+    }
+
+    /// The same values in a window of another size; the oldest go where there are too many.
+    #[must_use]
+    pub fn resized(mut self, size: usize) -> Self {
+        self.window.drain(..self.window.len().saturating_sub(size));
+        self.size = size;
+        self
     }
 
     /// Takes a value in, and the oldest out where the window is full.

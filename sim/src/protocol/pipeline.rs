@@ -3,12 +3,13 @@
 //! Ends after the last one. Out-of-turn speech changes nothing.
 
 use agents::name::AgentName;
+use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Step};
 use crate::event::Said;
 
 /// A pipeline in progress.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pipeline {
     order: Vec<AgentName>,
     position: usize,

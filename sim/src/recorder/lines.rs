@@ -2,29 +2,65 @@
 //!
 //! What could not be written is kept, from the byte where the disk stopped, and is written by the next try.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+
+use agents::backbone::digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Bytes that may wait before they are written unasked.
 const WAITING: usize = 64 << 10;
+
+/// How far a file is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Bytes from its beginning.
+    pub bytes: u64,
+    /// SHA-256 of them in hexadecimal.
+    pub sha256: String,
+}
 
 /// The lines of a file.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     file: W,
     waiting: Vec<u8>,
+    /// Bytes of the file once everything is written.
+    bytes: u64,
+    /// Of those bytes.
+    digest: Sha256,
     /// Whether the next try is refused, as the experiment orders.
     refused: bool,
 }
 
 impl<W: Write> Lines<W> {
     pub(super) fn new(file: W) -> Self {
-        Self { file, waiting: Vec::new(), refused: false }
+        Self::continued(file, 0, Sha256::new())
+    }
+
+    /// Goes on after so many bytes, which have gone into `digest`; the file stands at its end.
+    pub(super) fn continued(file: W, bytes: u64, digest: Sha256) -> Self {
+        Self { file, waiting: Vec::new(), bytes, digest, refused: false }
+    }
+
+    /// The file, as it was written last.
+    pub(super) fn file(&self) -> &W {
+        &self.file
+    }
+
+    /// Bytes of the file once everything is written, and their SHA-256.
+    pub(super) fn position(&self) -> Position {
+        Position { bytes: self.bytes, sha256: digest::hexadecimal(&self.digest.clone().finalize()) }
     }
 
     /// Adds a line; a disk that refuses is noticed when it is asked to write.
     pub(super) fn push(&mut self, line: &str) {
         self.waiting.extend_from_slice(line.as_bytes());
         self.waiting.push(b'\n');
+        self.digest.update(line.as_bytes());
+        self.digest.update(b"\n");
+        self.bytes += line.len() as u64 + 1;
         if self.waiting.len() >= WAITING && !self.refused {
             // Not lost: it waits for the next try.
             let _ = self.write();
@@ -56,6 +92,23 @@ impl<W: Write> Lines<W> {
     pub(super) fn refuse_once(&mut self) {
         self.refused = true;
     }
+}
+
+/// Cuts a file off after so many bytes, and leaves it standing at its end; the digest of what is left.
+///
+/// # Errors
+/// When it is shorter, or the disk refuses.
+pub(super) fn cut(mut file: File, bytes: u64) -> io::Result<(File, Sha256)> {
+    let mut digest = Sha256::new();
+    file.seek(SeekFrom::Start(0))?;
+    let found = io::copy(&mut (&mut file).take(bytes), &mut digest)?;
+    if found < bytes {
+        let reason = format!("it has {found} bytes, and had {bytes} at the checkpoint");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+    }
+    file.set_len(bytes)?;
+    file.seek(SeekFrom::Start(bytes))?;
+    Ok((file, digest))
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub struct Manifest {
     pub platform: String,
     /// Where the scenario came from; absent in directories that are older than this.
     pub origin: Option<Origin>,
+    /// What a fork has from another run, and what it changed; none for other runs.
+    #[serde(default)]
+    pub fork: Option<Value>,
     /// SHA-256 of the data files.
     #[serde(default)]
     data: Value,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::recorder::Recorder;
+use crate::recorder::{Claim, Recorder};
 
 const HEADER: &str = "{\"format\":\"polylogue-events/1\"}\n";
 
@@ -90,7 +90,7 @@ fn versions_are_told_apart() {
 #[test]
 fn a_compressed_log_reads_the_same_cut_off_or_not() {
     let folder = tempfile::tempdir().unwrap();
-    let mut recorder = Recorder::create(folder.path()).unwrap();
+    let mut recorder = Recorder::create(Claim::of(folder.path()).unwrap()).unwrap();
     let mut events = Vec::new();
     for seq in 0..2_000 {
         let text = line(seq, seq / 3);

@@ -57,6 +57,9 @@ pub(super) struct ScenarioFile {
     /// What happens to messages on their way.
     #[schemars(required)]
     pub(super) channel: Option<ChannelFile>,
+    /// When the run is saved on the way, so that it can go on from there after a crash.
+    #[serde(default)]
+    pub(super) checkpoints: CheckpointsFile,
     /// When agents learn while the society plays, and how.
     #[serde(default)]
     pub(super) triggers: Vec<TriggerFile>,
@@ -83,6 +86,24 @@ fn concurrent_episodes() -> At<i64> {
 
 fn training_steps_per_tick() -> At<i64> {
     At::untyped(2)
+}
+
+/// When the run is saved on the way.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CheckpointsFile {
+    /// Ticks between two checkpoints; one is also taken where a part of the run begins.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(super) every_ticks: At<i64>,
+    /// Checkpoints that are kept besides those where a part of the run begins; 0 takes none at all.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(super) keep: At<i64>,
+}
+
+impl Default for CheckpointsFile {
+    fn default() -> Self {
+        Self { every_ticks: At::untyped(8), keep: At::untyped(3) }
+    }
 }
 
 /// Where queries come from.

@@ -89,6 +89,18 @@ pub fn recorded(
     manifest: &Manifest,
     folder: Option<&Path>,
 ) -> Option<Result<Scenario, Problems>> {
+    changed_since(directory, manifest, folder, &[], None)
+}
+
+/// The same with further values changed; paths among them are relative to where the run was begun.
+#[must_use]
+pub fn changed_since(
+    directory: &Path,
+    manifest: &Manifest,
+    folder: Option<&Path>,
+    overrides: &[String],
+    seed: Option<u64>,
+) -> Option<Result<Scenario, Problems>> {
     let mut origin = match (manifest.origin.clone(), folder) {
         (None, None) => return None,
         (origin, _) => origin.unwrap_or_default(),
@@ -103,6 +115,20 @@ pub fn recorded(
     };
     let scenario = || {
         let (source, resolved) = (text(FILE_NAME)?, text(RESOLVED)?);
+        let shown = directory.join(RESOLVED).display().to_string();
+        let mut problems = Vec::new();
+        let mut changes: Vec<Override> = Vec::new();
+        for typed in overrides {
+            match Override::parse(typed) {
+                Ok(change) => changes.push(change),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let mut origin = origin.clone();
+        origin.from_command_line.extend(changes.iter().map(|change| change.path.clone()));
+        changes.extend(seed.and_then(|seed| i64::try_from(seed).ok()).map(Override::seed));
+        let resolved = changed(&resolved, &changes, &mut problems)
+            .map_err(|syntax| Problems::new(&shown, &resolved, syntax))?;
         let setting = Setting {
             folder: &origin.folder,
             working_folder: &origin.working_folder,
@@ -110,13 +136,13 @@ pub fn recorded(
             look: &look,
             from_command_line: origin.from_command_line.clone(),
         };
-        let shown = directory.join(RESOLVED).display().to_string();
-        let checked = check(&resolved, &setting, Vec::new());
+        let checked = check(&resolved, &setting, problems);
         let mut scenario =
             checked.map_err(|problems| Problems::new(&shown, &resolved, problems))?;
         // A name is part of a path where a run directory is made.
         scenario.name = manifest.scenario.replace('/', "_");
-        (scenario.seed, scenario.source, scenario.origin) = (manifest.seed, source, origin.clone());
+        let seed = seed.unwrap_or(manifest.seed);
+        (scenario.seed, scenario.source, scenario.origin) = (seed, source, origin.clone());
         Ok(scenario)
     };
     Some(scenario())

@@ -17,7 +17,7 @@ use toml::de::DeTable;
 use super::file::{ChannelFile, ScenarioFile};
 use super::place::At;
 use super::problem::Problem;
-use super::{ChannelPlan, Origin, Scenario};
+use super::{ChannelPlan, CheckpointPlan, Origin, Scenario};
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +119,10 @@ impl Check<'_> {
             triggers,
             training_steps_per_tick: count(&file.training_steps_per_tick),
             supervision: supervision?,
+            checkpoints: CheckpointPlan {
+                every_ticks: count64(&file.checkpoints.every_ticks),
+                keep: count(&file.checkpoints.keep),
+            },
             faults,
         })
     }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use agents::error::Result;
 use agents::learning::job::{JobSpec, Lesson};
 use agents::learning::objective::TextExample;
-use agents::learning::objective::grpo::{Grpo, Prompt};
+use agents::learning::objective::grpo::{Grpo, Prompt, Reward};
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::prompt;
 use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
 
 use crate::scenario::{Labels, TrainPlan, TransferPlan};
 use crate::task::{Task, reward};
@@ -22,7 +23,7 @@ use crate::task::{Task, reward};
 const LONGEST: usize = 16_384;
 
 /// What is remembered of an episode.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experience {
     /// Index of the training item.
     pub item: usize,
@@ -35,7 +36,7 @@ pub struct Experience {
 }
 
 /// The most recent episodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Experiences(VecDeque<Experience>);
 
 /// What a lesson depends on besides the experiences.
@@ -62,6 +63,11 @@ impl Experiences {
             self.0.pop_front();
         }
         self.0.push_back(experience);
+    }
+
+    /// The training items of all that is remembered.
+    pub fn items(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|experience| experience.item)
     }
 
     /// The job that `plan` asks for; none where there is nothing to learn from yet.
@@ -153,7 +159,6 @@ fn grpo(recent: &[&Experience], group: usize, context: &LessonContext<'_>) -> Re
             Ok(Prompt { key: experience.item, tokens })
         })
         .collect::<Result<_>>()?;
-    let items = Arc::clone(&context.task.train);
     Ok(Lesson::Grpo(Grpo {
         prompts,
         group,
@@ -161,6 +166,13 @@ fn grpo(recent: &[&Experience], group: usize, context: &LessonContext<'_>) -> Re
         temperature: context.temperature.max(0.7),
         max_tokens: context.max_tokens,
         stop: prompt::stops(context.tokenizer)?,
-        reward: Arc::new(move |key, reply| reward(&items[key], reply)),
+        reward: judge(context.task),
     }))
+}
+
+/// The task's reward as the judge of sampled replies: what a prompt is known by is its item.
+#[must_use]
+pub fn judge(task: &Task) -> Reward {
+    let items = Arc::clone(&task.train);
+    Arc::new(move |key, reply| items.get(key).map_or(0.0, |item| reward(item, reply)))
 }

@@ -2,6 +2,8 @@
 //!
 //! A trigger knows nothing of jobs: whether there is anything to learn from is not its question.
 
+use serde::{Deserialize, Serialize};
+
 use crate::metric::rolling::Rolling;
 use crate::scenario::{Signal, WhenPlan};
 
@@ -32,6 +34,12 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub struct Trigger {
     when: WhenPlan,
+    memory: Memory,
+}
+
+/// What a rule remembers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Memory {
     window: Rolling,
     episodes: u64,
     /// The episode at which it last fired.
@@ -42,11 +50,21 @@ impl Trigger {
     /// A rule that has seen nothing.
     #[must_use]
     pub fn new(when: WhenPlan) -> Self {
-        let size = match when {
-            WhenPlan::Threshold { mean_of, .. } => mean_of,
-            WhenPlan::Periodic { .. } => 1,
-        };
-        Self { when, window: Rolling::new(size), episodes: 0, fired: None }
+        let window = Rolling::new(size(when));
+        Self { when, memory: Memory { window, episodes: 0, fired: None } }
+    }
+
+    /// A rule that goes on with what it, or one before it, remembered.
+    #[must_use]
+    pub fn with_memory(when: WhenPlan, memory: Memory) -> Self {
+        let window = memory.window.resized(size(when));
+        Self { when, memory: Memory { window, ..memory } }
+    }
+
+    /// What it remembers.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The rule's name in scenarios.
@@ -60,22 +78,31 @@ impl Trigger {
 
     /// Takes an episode in; the value the rule looked at where it fires.
     pub fn observe(&mut self, outcome: &Outcome) -> Option<f64> {
-        self.episodes += 1;
+        let own = &mut self.memory;
+        own.episodes += 1;
         match self.when {
             WhenPlan::Periodic { every } => {
-                self.episodes.is_multiple_of(every).then_some(self.episodes as f64)
+                own.episodes.is_multiple_of(every).then_some(own.episodes as f64)
             }
             WhenPlan::Threshold { signal, below, cooldown, .. } => {
-                self.window.push(outcome.signal(signal));
-                let mean = self.window.mean()?;
-                let rested = self.fired.is_none_or(|at| self.episodes - at >= cooldown);
+                own.window.push(outcome.signal(signal));
+                let mean = own.window.mean()?;
+                let rested = own.fired.is_none_or(|at| own.episodes - at >= cooldown);
                 let fires = mean < below && rested;
                 fires.then(|| {
-                    self.fired = Some(self.episodes);
+                    own.fired = Some(own.episodes);
                     mean
                 })
             }
         }
+    }
+}
+
+/// Episodes that a rule looks back on.
+fn size(when: WhenPlan) -> usize {
+    match when {
+        WhenPlan::Threshold { mean_of, .. } => mean_of,
+        WhenPlan::Periodic { .. } => 1,
     }
 }
 

@@ -3,7 +3,7 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Size;
-use sim::recorder::Recorder;
+use sim::recorder::{Claim, Recorder};
 use sim::recording::survey;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use crate::keys::Key;
 /// A whole run on disk, a second of wall time for each tick.
 fn recorded(events: &[Event]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut recorder = Recorder::create(folder.path()).unwrap();
+    let mut recorder = Recorder::create(Claim::of(folder.path()).unwrap()).unwrap();
     let mut tick = 0;
     for event in events {
         if event.tick != tick {

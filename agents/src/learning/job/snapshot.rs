@@ -42,12 +42,14 @@ pub struct JobSnapshot {
 const KINDS: [&str; 2] = ["optimizer/", "fixed/"];
 
 impl JobSnapshot {
-    /// As two files: what it learns from and where it stands (JSON), and its tensors (safetensors, f32).
+    /// As two files: what it learns from and where it stands (CBOR, RFC 8949, which keeps every number as it
+    /// is), and its tensors (safetensors, f32).
     ///
     /// # Errors
     /// When it learns from features that another process cannot know.
     pub fn to_bytes(&self) -> Result<[Vec<u8>; 2]> {
-        let state = serde_json::to_vec(&self.state)
+        let mut state = Vec::new();
+        ciborium::into_writer(&self.state, &mut state)
             .map_err(|error| ModelError::Examples(error.to_string()))?;
         let named = |kind: &'static str, tensors: &BTreeMap<String, Tensor>| {
             let name =
@@ -75,7 +77,7 @@ impl JobSnapshot {
             what: "snapshot of a job",
             reason,
         };
-        let state = serde_json::from_slice(state).map_err(|error| malformed(error.to_string()))?;
+        let state = ciborium::from_reader(state).map_err(|error| malformed(error.to_string()))?;
         let (mut optimizer, mut fixed) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in Checkpoint::from_bytes(tensors, path)?.all(device)? {
             if let Some(name) = name.strip_prefix(KINDS[0]) {
@@ -87,6 +89,16 @@ impl JobSnapshot {
             }
         }
         Ok(Self { state, optimizer, fixed })
+    }
+
+    /// The job as it was asked for; `judge` is for jobs that sample replies.
+    #[must_use]
+    pub fn spec(&self, judge: &Reward) -> JobSpec {
+        let mut spec = self.state.spec.clone();
+        if let Lesson::Grpo(grpo) = &mut spec.lesson {
+            grpo.reward = Arc::clone(judge);
+        }
+        spec
     }
 
     /// Whether whoever goes on must bring a judge of replies.

@@ -145,13 +145,9 @@ impl Stage {
         for report in reports {
             orders.extend(self.job_report(report));
         }
-        if self.phase == Phase::Transfer {
+        if self.phase == Phase::Transfer && self.jobs.is_empty() {
             self.tick += 1;
-            if self.jobs.is_empty() {
-                orders.extend(self.enter(Phase::Before));
-            } else {
-                orders.extend(self.train());
-            }
+            orders.extend(self.enter(Phase::Before));
         } else {
             orders.extend(self.end_tick());
         }

@@ -1,0 +1,227 @@
+//! Checkpoints read back: looked for, checked against their manifest, and loaded.
+//!
+//! Nothing is believed before its digest was compared; sizes are compared before anything is read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use agents::backbone::digest;
+use agents::learning::job::JobSnapshot;
+use agents::name::AgentName;
+use sha2::{Digest as _, Sha256};
+
+use super::{Damage, FOLDER, FORMAT, FileDigest, MANIFEST, Manifest, PREFIX, STATE, State};
+use super::{job_files, state};
+use crate::conductor::stage::{Member, Snapshot};
+use crate::durable::{self, PARTIAL};
+use crate::recorder::adapter_folder;
+use crate::summary::{Summary, Unfinished};
+
+/// The largest manifest that is read, in bytes.
+const LARGEST_MANIFEST: u64 = 16 << 20;
+/// The largest other file that is read, in bytes.
+const LARGEST: u64 = 16 << 30;
+
+/// A checkpoint that was read and found whole.
+#[derive(Debug)]
+pub struct Stored {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The stage.
+    pub stage: Snapshot,
+    summary: Unfinished,
+    /// Its folder.
+    path: PathBuf,
+}
+
+/// What a search came to.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// The checkpoint; none where there is no good one.
+    pub found: Option<Stored>,
+    /// Those that were passed over, latest first.
+    pub damaged: Vec<Damage>,
+}
+
+/// Looks for the last good checkpoint of a run directory that is not later than a tick.
+#[must_use]
+pub fn find(directory: &Path, latest: Option<u64>) -> Search {
+    let mut search = Search::default();
+    let mut all = folders(directory);
+    all.retain(|(tick, _)| latest.is_none_or(|latest| *tick <= latest));
+    all.sort_by_key(|(tick, _)| std::cmp::Reverse(*tick));
+    for (tick, path) in all {
+        match Stored::read(directory, tick, &path) {
+            Ok(found) => {
+                search.found = Some(found);
+                break;
+            }
+            Err(reason) => search.damaged.push(Damage { tick, reason }),
+        }
+    }
+    search
+}
+
+/// The folders of checkpoints, in no order.
+pub(super) fn folders(directory: &Path) -> Vec<(u64, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory.join(FOLDER)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        found.extend(number.map(|tick| (tick, entry.path())));
+    }
+    found
+}
+
+/// Removes what a crash left unfinished.
+pub(super) fn sweep(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory.join(FOLDER)).into_iter().flatten() {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(PARTIAL)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+impl Manifest {
+    /// Reads the manifest in a checkpoint's folder.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let bytes = read(&path.join(MANIFEST), LARGEST_MANIFEST)?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|e| format!("{MANIFEST}: {e}"))?;
+        if manifest.format != FORMAT {
+            return Err(format!("it has the format `{}`, not `{FORMAT}`", manifest.format));
+        }
+        Ok(manifest)
+    }
+}
+
+impl Stored {
+    fn read(directory: &Path, tick: u64, path: &Path) -> Result<Self, String> {
+        let manifest = Manifest::read(path)?;
+        if manifest.tick != tick {
+            return Err(format!("it is of tick {}", manifest.tick));
+        }
+        // Names are used as paths below.
+        if let Some(name) = manifest.files.keys().find(|name| name.contains(['/', '\\'])) {
+            return Err(format!("`{name}` is no name of a file"));
+        }
+        for (name, file) in &manifest.files {
+            same(&path.join(name), file)?;
+        }
+        for (agent, weights) in &manifest.adapters {
+            let folder = adapter_folder(directory, agent, weights.generation);
+            for (name, sha256) in weights.files.iter().filter(|(name, _)| !name.contains('/')) {
+                let found = digest::of_file(&folder.join(name)).map_err(|e| e.to_string())?;
+                if found != *sha256 {
+                    return Err(format!("{name} of {agent} {} was changed", weights.generation));
+                }
+            }
+        }
+        log(&directory.join("events.jsonl"), &manifest)?;
+        let bytes = read(&path.join(STATE), LARGEST)?;
+        let State { stage, summary } =
+            ciborium::from_reader(bytes.as_slice()).map_err(|e| format!("{STATE}: {e}"))?;
+        if stage.tick() != tick {
+            return Err(format!("{STATE} is of tick {}", stage.tick()));
+        }
+        Ok(Self { manifest, stage, summary, path: path.into() })
+    }
+
+    /// The summary so far.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.summary.clone().into()
+    }
+
+    /// The jobs in progress.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn jobs(
+        &self,
+        members: &BTreeMap<AgentName, Member>,
+    ) -> Result<BTreeMap<u64, JobSnapshot>, Damage> {
+        let damage = |reason: String| Damage { tick: self.manifest.tick, reason };
+        let mut jobs = BTreeMap::new();
+        for (job, agent) in self.stage.learners() {
+            let member = members.get(agent);
+            let member = member.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
+            let [one, other] = job_files(job);
+            let state = read(&self.path.join(&one), LARGEST).map_err(damage)?;
+            let other = self.path.join(other);
+            let tensors = read(&other, LARGEST).map_err(damage)?;
+            let device = member.backbone.network.device();
+            let snapshot = JobSnapshot::from_bytes(&state, tensors, &other, device);
+            jobs.insert(job, snapshot.map_err(|e| damage(e.to_string()))?);
+        }
+        Ok(jobs)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the checkpoint again with its stage and weights changed: what a fork begins with, and keeps.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn rewrite_as_first(&mut self) -> Result<(), Damage> {
+        let tick = self.manifest.tick;
+        let bytes = state(&self.stage, self.summary.clone());
+        let bytes = bytes.map_err(|reason| Damage { tick, reason })?;
+        let sha256 = digest::of_bytes(&bytes);
+        let entry = FileDigest { bytes: bytes.len() as u64, sha256 };
+        self.manifest.files.insert(STATE.to_owned(), entry);
+        self.manifest.opens_phase = true;
+        let text = serde_json::to_vec_pretty(&self.manifest);
+        let text = text.map_err(|e| Damage { tick, reason: e.to_string() })?;
+        // Not in one go: until the fork's own manifest is written it counts for nothing.
+        durable::replace(&self.path.join(STATE), &bytes)
+            .and_then(|()| durable::replace(&self.path.join(MANIFEST), &text))
+            .map_err(|e| Damage { tick, reason: e.to_string() })
+    }
+}
+
+/// Whether a file is what the manifest says.
+fn same(path: &Path, wanted: &FileDigest) -> Result<(), String> {
+    let name = path.file_name().unwrap_or_default().display();
+    let size = fs::metadata(path).map_err(|e| format!("{name}: {e}"))?.len();
+    if size != wanted.bytes {
+        return Err(format!("{name} has {size} bytes, not {}", wanted.bytes));
+    }
+    let found = digest::of_file(path).map_err(|e| e.to_string())?;
+    if found == wanted.sha256 { Ok(()) } else { Err(format!("{name} was changed")) }
+}
+
+/// Whether the log still begins as it did.
+fn log(path: &Path, manifest: &Manifest) -> Result<(), String> {
+    let wanted = &manifest.log.events;
+    let mut digest = Sha256::new();
+    let fail = |e: io::Error| format!("events.jsonl: {e}");
+    let mut file = File::open(path).map_err(fail)?.take(wanted.bytes);
+    let found = io::copy(&mut file, &mut digest).map_err(fail)?;
+    if found < wanted.bytes {
+        return Err(format!("events.jsonl has {found} bytes, and had {}", wanted.bytes));
+    }
+    if digest::hexadecimal(&digest.finalize()) == wanted.sha256 {
+        return Ok(());
+    }
+    Err(format!("the first {} bytes of events.jsonl were changed", wanted.bytes))
+}
+
+fn read(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
+    let name = path.file_name().unwrap_or_default().display();
+    let fail = |e: io::Error| format!("{name}: {e}");
+    let mut bytes = Vec::new();
+    File::open(path).map_err(fail)?.take(largest + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > largest {
+        return Err(format!("{name} is larger than {largest} bytes"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,251 @@
+//! Going on with a run that was cut off: from its last good checkpoint, or from its beginning where there is
+//! none yet.
+//!
+//! What the log holds beyond the checkpoint is cut off and comes again, byte for byte: everything that decides
+//! it is in the checkpoint or follows from the scenario, the data and the models, which are compared with what
+//! the run was made from.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agents::adapter::Adapter;
+
+use super::{Parts, Prepared, RunError, RunOptions, gather};
+use crate::backbone::{Fetching, HubSettings};
+use crate::checkpoint::{self, Checkpoints, Damage, Search, Stored};
+use crate::clock::Timer;
+use crate::conductor::stage::Stage;
+use crate::event::{Event, EventKind};
+use crate::feed::Feed;
+use crate::recorder::{Claim, Recorder, adapter_folder};
+use crate::recording::{self, LOG, Manifest, ManifestError};
+use crate::scenario;
+use crate::scenario::problem::report::Problems;
+use crate::scenario::suggestion::message;
+use crate::summary::Summary;
+
+/// Bytes at the end of a log in which its last event is looked for.
+const TAIL: u64 = 4 << 20;
+
+/// How a run is taken up again.
+#[derive(Clone, Debug, Default)]
+pub struct ResumeOptions {
+    /// The run directory.
+    pub directory: PathBuf,
+    /// The scenario's folder, where it is not where it was.
+    pub folder: Option<PathBuf>,
+    /// Where models of the hub are kept and fetched from.
+    pub hub: HubSettings,
+    /// How long the run's waits are.
+    pub timer: Timer,
+    /// The tick after which the run is saved and left, unfinished.
+    pub until: Option<u64>,
+}
+
+/// What there is to go on with.
+#[derive(Debug)]
+pub enum Resumed {
+    /// Nothing: the run came to its end.
+    Finished(Box<Summary>),
+    /// A run that is ready to go on.
+    Ready(Box<Prepared>),
+}
+
+/// Why a run cannot be taken up again.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The folder holds no run that was set up.
+    #[error(
+        "{} holds no run that could go on ({}); begin one with `polylogue run SCENARIO --out DIR`",
+        message(directory.display()),
+        message(reason)
+    )]
+    NoRun {
+        /// The folder.
+        directory: PathBuf,
+        /// What is missing.
+        reason: ManifestError,
+    },
+    /// The run is older than what resuming needs.
+    #[error(
+        "{} does not say where its scenario came from: give the scenario's folder with --scenario",
+        message(.0.display())
+    )]
+    NoOrigin(PathBuf),
+    /// The scenario in the run directory cannot be used any more.
+    #[error(transparent)]
+    Scenario(Problems),
+    /// Data or models are not what they were.
+    #[error(
+        "the run cannot go on, for this is not what it was made from:\n  {}",
+        message(.0.join("\n  "))
+    )]
+    Inputs(Vec<String>),
+    /// A fork that was cut off before it had become a run of its own.
+    #[error(
+        "{} is a fork that was cut off while it was made: remove the folder and fork again",
+        message(.0.display())
+    )]
+    HalfFork(PathBuf),
+    /// A fork whose checkpoints are all damaged.
+    #[error(
+        "{} is a fork without a good checkpoint, and cannot go on: fork its parent again",
+        message(.0.display())
+    )]
+    LostFork(PathBuf),
+    /// What a checkpoint holds does not suit the run.
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    /// The run cannot go on.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl ResumeError {
+    /// Whether the cause is what the user gave us.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Run(error) => error.is_input(),
+            _ => true,
+        }
+    }
+}
+
+/// Makes a run ready to go on; `hear` is told of what is fetched from the hub.
+///
+/// # Errors
+/// When the folder holds no run, another process writes it, or what it was made from was changed.
+pub fn resume(
+    options: &ResumeOptions,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Resumed, ResumeError> {
+    resume_or_fork(options, false, hear)
+}
+
+/// The same, also for a fork that is still being made.
+pub(super) fn resume_or_fork(
+    options: &ResumeOptions,
+    forks: bool,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Resumed, ResumeError> {
+    let directory = &options.directory;
+    let recorded = Manifest::of(directory)
+        .map_err(|reason| ResumeError::NoRun { directory: directory.clone(), reason })?;
+    if recorded.fork.as_ref().is_some_and(|fork| fork["complete"] != true) && !forks {
+        return Err(ResumeError::HalfFork(directory.clone()));
+    }
+    let claim = Claim::of(directory).map_err(RunError::from)?;
+    let mut notices = Vec::new();
+    match last_event(&directory.join(LOG)) {
+        Some(EventKind::RunFinished { stopped: true, .. }) => {
+            notices.push("the run was ended early; it goes on from its last checkpoint".to_owned());
+        }
+        Some(EventKind::RunFinished { .. }) => {
+            if let Some(summary) = summary(directory) {
+                return Ok(Resumed::Finished(Box::new(summary)));
+            }
+        }
+        _ => {}
+    }
+    let scenario = scenario::recorded(directory, &recorded, options.folder.as_deref());
+    let scenario = scenario.ok_or_else(|| ResumeError::NoOrigin(directory.clone()))?;
+    let scenario = scenario.map_err(ResumeError::Scenario)?;
+    let run = RunOptions { hub: options.hub.clone(), ..RunOptions::default() };
+    let mut parts = gather(scenario, &run, hear)?;
+    let now: Manifest = serde_json::from_value(parts.manifest.take()).map_err(|e| {
+        let path = directory.join("manifest.json");
+        let reason = ManifestError { path, reason: e.to_string() };
+        ResumeError::NoRun { directory: directory.clone(), reason }
+    })?;
+    let other = recorded.other_inputs(&now);
+    if !other.is_empty() {
+        return Err(ResumeError::Inputs(other));
+    }
+    let Search { found, damaged } = checkpoint::find(directory, None);
+    notices.append(&mut parts.notices);
+    notices.extend(damaged.iter().map(|damage| format!("{damage}; the one before it is taken")));
+    let mut prepared = match found {
+        Some(stored) => continued(claim, parts, &stored)?,
+        // Its history is not what its scenario would make.
+        None if recorded.fork.is_some() && !forks => {
+            return Err(ResumeError::LostFork(directory.clone()));
+        }
+        None => afresh(claim, parts)?,
+    };
+    (prepared.notices, prepared.timer, prepared.until) = (notices, options.timer, options.until);
+    Ok(Resumed::Ready(Box::new(prepared)))
+}
+
+/// From the beginning: there is no checkpoint yet.
+fn afresh(claim: Claim, parts: Parts) -> Result<Prepared, ResumeError> {
+    let Parts { scenario, task, members, .. } = parts;
+    let checkpoints = Checkpoints::new(scenario.checkpoints, claim.directory());
+    let recorder = Recorder::create(claim).map_err(RunError::from)?;
+    let stage = Stage::new(scenario, task, members);
+    let (before, until, notices, timer) = (None, None, Vec::new(), Timer::default());
+    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
+}
+
+/// From a checkpoint.
+fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, ResumeError> {
+    let Parts { scenario, task, mut members, .. } = parts;
+    let tick = stored.manifest.tick;
+    let damage = |reason: String| Damage { tick, reason };
+    let directory = claim.directory().to_owned();
+    for (agent, weights) in &stored.manifest.adapters {
+        let member = members.get_mut(agent);
+        let member = member.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
+        if !weights.files.is_empty() {
+            let folder = adapter_folder(&directory, agent, weights.generation);
+            let loaded = Adapter::load(&folder, &member.backbone);
+            member.adapter = Arc::new(loaded.map_err(|e| damage(e.to_string()))?);
+        }
+        let found = member.adapter.digest().map_err(|e| damage(e.to_string()))?;
+        if found != weights.digest {
+            let generation = weights.generation;
+            return Err(damage(format!("the weights {generation} of {agent} are others")).into());
+        }
+    }
+    let jobs = stored.jobs(&members)?;
+    let checkpoints =
+        Checkpoints::after(scenario.checkpoints, &directory, stored).map_err(RunError::from)?;
+    let stage = Stage::restored(scenario, task, members, stored.stage.clone(), jobs);
+    let stage = stage.map_err(damage)?;
+    let recorder = Recorder::reopen(claim, &stored.manifest.log).map_err(RunError::from)?;
+    let (before, until) = (Some(stored.summary()), None);
+    let (notices, timer) = (Vec::new(), Timer::default());
+    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
+}
+
+/// Shows what happened before to whoever watches the rest.
+pub(super) async fn catch_up(directory: &Path, feed: &Feed) {
+    if !feed.is_watched() {
+        return;
+    }
+    // What cannot be shown is still in the log, which was checked.
+    let Ok(past) = recording::open(directory) else { return };
+    for recorded in past.map_while(Result::ok) {
+        feed.catch_up(recorded.event).await;
+    }
+}
+
+/// The last event of a log, where its last line is whole.
+fn last_event(log: &Path) -> Option<EventKind> {
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    let whole = bytes.strip_suffix(b"\n")?;
+    let line = whole.rsplit(|byte| *byte == b'\n').next()?;
+    Some(serde_json::from_slice::<Event>(line).ok()?.kind)
+}
+
+/// The summary of a run that has one.
+fn summary(directory: &Path) -> Option<Summary> {
+    let text = std::fs::read_to_string(directory.join("summary.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}
