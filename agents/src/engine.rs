@@ -130,3 +130,6 @@ fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

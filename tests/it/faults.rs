@@ -1,8 +1,14 @@
 //! Runs in which things fail: what was mended leaves no trace but the events that tell of it, and what cannot
 //! be mended ends as the scenario says.
 
-use polylogue_tests::{Ran, SMALL, events, play, prepared, root, run};
+use std::path::{Path, PathBuf};
+
+use agents::seed::Seed;
+use polylogue_tests::{Ran, SMALL, events, play, prepared, root, run, run_of};
+use rand::Rng;
+use rand::seq::IndexedRandom;
 use sim::event::EventKind;
+use sim::scenario::{FaultKind, Scenario};
 
 /// Twenty faults of all kinds that can be mended; one strikes the turns of a tick.
 const TWENTY: &str = r#"faults=[
@@ -192,4 +198,86 @@ fn a_prompt_that_cannot_be_made_skips_the_turn_and_crashes_nobody() {
         "{reasons:?}"
     );
     assert_eq!(ran.finished.summary.episodes, 4);
+}
+
+/// Kinds of faults that leave no trace, all of them.
+const KINDS: [&str; 8] = [
+    "panic",
+    "hang",
+    "slow_reply",
+    "malformed_reply",
+    "out_of_memory",
+    "lost_engine",
+    "lost_trainer",
+    "disk_full",
+];
+
+/// Scenario files that can be run, as shipped.
+fn shipped() -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(root().join("scenarios")).unwrap();
+    let files = folders.map(|folder| folder.unwrap().path().join("scenario.toml"));
+    let mut files: Vec<PathBuf> = files.filter(|file| file.exists()).collect();
+    files.sort();
+    files
+}
+
+fn loaded(path: &Path) -> Scenario {
+    sim::scenario::load(path, &[], None).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// Twenty faults drawn from a seed: every kind at least twice, whom and when by chance, within the first half
+/// of the ticks, so that all of them can strike.
+fn twenty(scenario: &Scenario, ticks: u64, trains: bool) -> String {
+    let mut stream = Seed::new(20).child(&scenario.name).stream();
+    let agents: Vec<&str> = scenario.agents.keys().map(|name| name.as_str()).collect();
+    let kinds = KINDS.iter().filter(|kind| trains || **kind != "lost_trainer");
+    let kinds: Vec<&str> = kinds.copied().collect();
+    let fault = |index: usize| {
+        let kind = kinds[index % kinds.len()];
+        let tick = if kind == "lost_trainer" { 0 } else { stream.random_range(0..=ticks / 2) };
+        let agent = agents.choose(&mut stream).unwrap();
+        match kind {
+            "lost_engine" | "lost_trainer" | "disk_full" => {
+                format!("{{ kind = \"{kind}\", at_tick = {tick} }}")
+            }
+            _ => format!("{{ kind = \"{kind}\", agent = \"{agent}\", at_tick = {tick} }}"),
+        }
+    };
+    format!("faults=[{}]", (0..20).map(fault).collect::<Vec<_>>().join(", "))
+}
+
+/// With `POLYLOGUE_FULL=1` every shipped scenario as it is; otherwise those but the largest, shortened.
+#[test]
+fn every_shipped_scenario_is_the_same_with_twenty_faults() {
+    let full = std::env::var_os("POLYLOGUE_FULL").is_some();
+    for path in shipped() {
+        let scenario = loaded(&path);
+        if !full && scenario.name == "customer_service" {
+            // Played with twenty faults above.
+            continue;
+        }
+        let short: &[&str] = if full { &[] } else { &["episodes=24"] };
+        let calm = run_of(&path, short);
+        let trains = count(&calm, |k| matches!(k, EventKind::TrainingStarted { .. })) > 0;
+        let faults = twenty(&scenario, calm.finished.summary.ticks, trains);
+        let hurt = run_of(&path, &[short, &[&faults, PATIENT]].concat());
+        let struck = count(&hurt, |k| matches!(k, EventKind::FaultInjected { .. }));
+        assert_eq!(struck, 20, "{}: {faults}", scenario.name);
+        assert_same(&calm, &hurt);
+    }
+}
+
+/// `faults.toml` shows every kind; with `POLYLOGUE_FULL=1` it is also played.
+#[test]
+fn the_shipped_faults_are_of_every_kind_and_leave_no_trace() {
+    let path = root().join("scenarios/customer_service/faults.toml");
+    let scenario = loaded(&path);
+    let shown: Vec<&str> = scenario.faults.iter().map(|fault| fault.kind.name()).collect();
+    assert_eq!(shown, KINDS);
+    assert!(scenario.faults.iter().any(|fault| fault.kind == FaultKind::SlowReply(500)));
+    if std::env::var_os("POLYLOGUE_FULL").is_some() {
+        let (calm, hurt) = (run_of(&path, &["faults=[]"]), run_of(&path, &[]));
+        assert!(count(&hurt, |k| matches!(k, EventKind::FaultInjected { .. })) >= 10);
+        assert_same(&calm, &hurt);
+    }
 }

@@ -48,8 +48,16 @@ pub struct Ran {
 #[must_use]
 pub fn run(more: &[&str]) -> Ran {
     let set: Vec<&str> = SMALL.iter().chain(more).copied().collect();
-    let path = root().join("scenarios/customer_service");
-    let (prepared, directory) = prepared(&path, &set).expect("a run that can begin");
+    run_of(&root().join("scenarios/customer_service"), &set)
+}
+
+/// Plays a scenario with some settings.
+///
+/// # Panics
+/// When the run fails: tests want to know.
+#[must_use]
+pub fn run_of(path: &Path, set: &[&str]) -> Ran {
+    let (prepared, directory) = prepared(path, set).expect("a run that can begin");
     let finished = play(prepared).expect("a run that ends");
     let log = std::fs::read_to_string(directory.path().join("events.jsonl")).expect("a log");
     Ran { finished, log, directory }

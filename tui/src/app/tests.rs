@@ -3,6 +3,7 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
+use serde_json::json;
 
 use super::screenplay::{self, Script};
 use super::*;
@@ -102,6 +103,35 @@ fn an_agent_failed_and_another_one_restarted() {
     let mut script = screenplay::learning();
     script.fail("evaluate").tick().restart("evaluate").tick().fail("reply");
     check("restarted", &mut app(&script.events));
+}
+
+#[test]
+fn faults_and_what_was_done_about_them() {
+    let mut script = screenplay::play();
+    for kind in [
+        json!({ "fault_injected": { "fault": "hang", "agent": "reply", "episode": 3 } }),
+        json!({ "agent_failed": { "agent": "reply", "reason": "it did not answer within 20 s" } }),
+        json!({ "agent_restarted": { "agent": "reply", "restarts": 4, "generation": 2 } }),
+        json!({ "engine_failed": { "reason": "its thread has ended" } }),
+        json!({ "engine_restarted": { "restarts": 1, "jobs": 2 } }),
+        json!({ "trainer_failed": { "reason": "a panic\u{1b}[2J" } }),
+        json!({ "trainer_restarted": { "restarts": 1, "jobs": 2 } }),
+        json!({ "recording_paused": { "reason": "events.jsonl: no storage space" } }),
+        json!({ "recording_resumed": { "retries": 2 } }),
+        json!({ "reply_rejected": { "agent": "understand", "episode": 3, "attempt": 1, "reason": "malformed answer" } }),
+        json!({ "society_restarted": { "reason": "reply failed too often", "restarts": 1 } }),
+        json!({ "agent_quarantined": { "agent": "evaluate", "reason": "it panicked" } }),
+        json!({ "turn_skipped": { "episode": 3, "turn": 2, "agent": "evaluate", "reason": "it is in quarantine" } }),
+    ] {
+        script.write(kind);
+    }
+    check("faults", &mut app(&script.events));
+    let mut plain = crate::plain::Plain::new(1_000);
+    let lines: Vec<String> =
+        script.events.iter().rev().take(13).rev().filter_map(|event| plain.line(event)).collect();
+    insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("faults_in_lines", lines.join("\n"));
+    });
 }
 
 #[test]

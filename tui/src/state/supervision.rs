@@ -9,7 +9,13 @@ impl State {
     pub(super) fn mend(&mut self, kind: &EventKind) {
         match kind {
             EventKind::FaultInjected { fault, agent, .. } => {
-                let whom = agent.as_ref().map_or("society", |agent| agent.as_str());
+                let whom = match (agent, fault.as_str()) {
+                    (Some(agent), _) => agent.as_str(),
+                    (None, "lost_engine") => "engine",
+                    (None, "lost_trainer") => "trainer",
+                    (None, "disk_full") => "recording",
+                    (None, _) => "society",
+                };
                 self.note(Notice::Struck, whom, fault.clone());
             }
             EventKind::AgentFailed { agent, reason } => {

@@ -1,0 +1,99 @@
+//! The engine as those who ask it see it: announcements, and what its end means for them.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use super::Engine;
+use super::decode::{Got, Want};
+use super::queue::{Answer, EngineHandle, Request};
+use crate::adapter::{Adapter, AdapterSpec, Method};
+use crate::backbone::{Backbone, builtin};
+use crate::device::DeviceKind;
+use crate::error::{ModelError, Result};
+use crate::name::AgentName;
+use crate::seed::Seed;
+
+struct World {
+    engine: Engine,
+    backbone: Arc<Backbone>,
+    adapter: Arc<Adapter>,
+}
+
+fn world() -> World {
+    let backbone = builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap();
+    let spec = AdapterSpec { method: Method::Frozen, head: None };
+    let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+    World {
+        engine: Engine::start().unwrap(),
+        backbone: Arc::new(backbone),
+        adapter: Arc::new(adapter),
+    }
+}
+
+impl World {
+    fn handle(&self) -> EngineHandle {
+        self.engine.handle()
+    }
+
+    fn expect(&self, round: u64, episodes: &[u64]) {
+        let name = AgentName::new("a").unwrap();
+        let keys = episodes.iter().map(|episode| (round, name.clone(), *episode)).collect();
+        self.handle().expect(keys).unwrap();
+    }
+
+    /// Asks for two words; the answer comes through the channel.
+    fn ask(&self, round: u64, episode: u64) -> Receiver<Result<Got>> {
+        let (sender, receiver) = channel();
+        let want = Want::Text {
+            max_tokens: 2,
+            temperature: 0.0,
+            stop: Vec::new(),
+            stream: Box::new(Seed::new(2).stream()),
+        };
+        let request = Request {
+            key: (round, AgentName::new("a").unwrap(), episode),
+            backbone: Arc::clone(&self.backbone),
+            adapter: Arc::clone(&self.adapter),
+            tokens: vec![5, 6, 7],
+            want,
+            answer: Answer::new(move |got| drop(sender.send(got))),
+        };
+        // Where the engine has ended, the answer says so.
+        let _ = self.handle().infer(request);
+        receiver
+    }
+}
+
+fn is_lost(answer: &Receiver<Result<Got>>) -> bool {
+    matches!(answer.recv().unwrap(), Err(ModelError::EngineStopped))
+}
+
+fn is_cancelled(answer: &Receiver<Result<Got>>) -> bool {
+    matches!(answer.recv().unwrap(), Err(ModelError::Cancelled))
+}
+
+#[test]
+fn a_new_announcement_takes_the_place_of_the_one_before() {
+    let world = world();
+    world.expect(2, &[0, 1]);
+    assert!(is_cancelled(&world.ask(1, 1)), "it belongs to an announcement that is over");
+    let both = [world.ask(2, 0), world.ask(2, 1)];
+    let got = both.map(|answer| answer.recv().unwrap().unwrap());
+    assert_eq!(got[0], got[1], "the same question, the same answer");
+}
+
+#[test]
+fn an_engine_that_is_lost_answers_with_an_error_and_its_successor_as_if_nothing_had_been() {
+    let mut world = world();
+    world.expect(1, &[0]);
+    let calm = world.ask(1, 0).recv().unwrap().unwrap();
+    world.expect(2, &[0, 1]);
+    world.handle().lose().unwrap();
+    assert!(is_lost(&world.ask(2, 0)));
+    assert!(is_lost(&world.ask(2, 1)), "nobody is there any more");
+    let old = world.handle();
+    world.engine.restart().unwrap();
+    world.expect(3, &[0]);
+    assert_eq!(world.ask(3, 0).recv().unwrap().unwrap(), calm);
+    assert!(old.expect(Vec::new()).is_ok(), "old handles lead to the new engine");
+}
