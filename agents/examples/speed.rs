@@ -14,6 +14,7 @@ use std::time::Instant;
 use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Adapter, AdapterSpec, Generation, Method};
 use agents::backbone::{Architecture, Backbone, Weight};
+use agents::bench::Machine;
 use agents::probe;
 use agents::seed::Seed;
 use agents::session::{Part, Session, Slot};
@@ -42,10 +43,12 @@ fn main() -> Outcome<()> {
     let backbone = Arc::new(load(Path::new(model), kept)?);
     let bytes: usize = weight_bytes(&backbone);
     let adapters = adapters(&backbone, targets, sequences)?;
+    let begun = Instant::now();
     let mut figures = Vec::new();
     let mut written = Vec::new();
     for _ in 0..rounds.max(1) {
-        let bandwidth = bandwidth();
+        let bandwidth =
+            Machine::measure(&Device::Cpu, &|| begun.elapsed().as_secs_f64())?.bandwidth;
         let mut session = Session::new(Arc::clone(&backbone))?;
         let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
         let start = Instant::now();
@@ -153,31 +156,4 @@ fn adapters(
         Ok(Some(Arc::new(adapter)))
     };
     (0..count).map(one).collect()
-}
-
-/// Bytes a second that all cores together read from memory.
-fn bandwidth() -> f64 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let numbers = vec![1u64; 64 << 20];
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let total: u64 = std::thread::scope(|scope| {
-            let parts = numbers.chunks(numbers.len() / threads);
-            let work = parts.map(|part| {
-                scope.spawn(move || {
-                    let mut sums = [0u64; 32];
-                    for chunk in part.chunks_exact(32) {
-                        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum ^= x);
-                    }
-                    sums.iter().fold(0u64, |sum, x| sum.wrapping_add(*x))
-                })
-            });
-            let work: Vec<_> = work.collect();
-            work.into_iter().filter_map(|thread| thread.join().ok()).sum()
-        });
-        std::hint::black_box(total);
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    size_of_val(numbers.as_slice()) as f64 / best
 }

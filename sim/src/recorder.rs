@@ -22,12 +22,11 @@ pub use self::lines::Position;
 use crate::clock::Stopwatch;
 use crate::durable;
 use crate::event::Event;
+use crate::recording::LOG;
 
 /// Version of the event log: a reader that knows another major version refuses it.
 pub const FORMAT: &str = "polylogue-events/1";
 
-/// The log.
-const EVENTS: &str = "events.jsonl";
 /// Wall times of ticks.
 const TIMES: &str = "times.jsonl";
 /// Is locked while a process writes a run.
@@ -89,7 +88,7 @@ impl Claim {
     /// As [`Claim::of`], and when the directory already holds a run.
     pub fn of_new(directory: &Path) -> Result<Self, RecordError> {
         let claim = Self::of(directory)?;
-        if claim.directory.join(EVENTS).exists() {
+        if claim.directory.join(LOG).exists() {
             let reason = "there is a run in it already; choose another --out, or go on with it by \
                           `polylogue resume`";
             let reason = reason.to_owned();
@@ -149,7 +148,7 @@ impl Recorder {
             let path = claim.directory.join(name);
             File::create(&path).map_err(|e| refusal(&path, &e))
         };
-        let (events, times) = (Lines::new(open(EVENTS)?), Lines::new(open(TIMES)?));
+        let (events, times) = (Lines::new(open(LOG)?), Lines::new(open(TIMES)?));
         let mut recorder = Self::of(claim, events, times, 0);
         let header = json!({"format": FORMAT}).to_string();
         recorder.events.push(&header);
@@ -167,15 +166,15 @@ impl Recorder {
             options.read(true).write(true).create(true).truncate(false);
             options.open(&path).map_err(|e| refusal(&path, &e))
         };
-        let events = lines::cut(open(EVENTS)?, end.events.bytes);
-        let (events, digest) = events.map_err(|e| refusal(&claim.directory.join(EVENTS), &e))?;
+        let events = lines::cut(open(LOG)?, end.events.bytes);
+        let (events, digest) = events.map_err(|e| refusal(&claim.directory.join(LOG), &e))?;
         let times = lines::cut(open(TIMES)?, end.times);
         let (mut times, times_digest) =
             times.map_err(|e| refusal(&claim.directory.join(TIMES), &e))?;
         let before = last_time(&mut times).unwrap_or_default();
         let events = Lines::continued(events, end.events.bytes, digest);
         if events.position() != end.events {
-            let path = claim.directory.join(EVENTS);
+            let path = claim.directory.join(LOG);
             return Err(failure(&path, "it is not what it was at the checkpoint".to_owned()));
         }
         let times = Lines::continued(times, end.times, times_digest);
@@ -194,7 +193,7 @@ impl Recorder {
     /// When the disk refuses it.
     pub fn commit(&mut self) -> Result<LogEnd, RecordError> {
         let result = self.events.write().and_then(|()| self.events.file().sync_data());
-        self.check(result, EVENTS)?;
+        self.check(result, LOG)?;
         let result = self.times.write().and_then(|()| self.times.file().sync_data());
         self.check(result, TIMES)?;
         Ok(LogEnd { events: self.events.position(), times: self.times.position().bytes })
@@ -234,7 +233,7 @@ impl Recorder {
     /// When the disk refuses it.
     pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
         let result = self.events.write();
-        self.check(result, EVENTS)?;
+        self.check(result, LOG)?;
         let milliseconds = self.before + self.watch.milliseconds();
         let mut line = json!({"tick": tick, "milliseconds": milliseconds});
         let did = std::mem::take(&mut self.did);

@@ -110,3 +110,10 @@ class Peer:
         self.run(command, model, request, out)
         # Not mapped into memory: the next answer goes into the same file.
         return load(out.read_bytes())
+
+
+def worker(script, *arguments):
+    """Runs a part of a comparison in a process of its own; what its last line says."""
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None

@@ -10,8 +10,6 @@ import json
 import pathlib
 import random
 import statistics
-import subprocess
-import sys
 import time
 
 import comparison
@@ -97,16 +95,10 @@ def write_theirs(folder, kind, steps, threads):
     print(json.dumps({"mixed": mixed, "switching": switching, "written": written}))
 
 
-def worker(*arguments):
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
-
-
 def compare(options, folder):
     figures = comparison.Figures()
     peer = comparison.Peer(folder)
-    worker("--worker", "prepare", "--folder", folder, "--layers", options.layers)
+    comparison.worker(__file__, "--worker", "prepare", "--folder", folder, "--layers", options.layers)
     stream = random.Random(1)
     rows = [[stream.randrange(SHAPE["vocab_size"]) for _ in range(PROMPT)] for _ in range(ROWS)]
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -114,7 +106,7 @@ def compare(options, folder):
     for kind in options.kinds:
         ours, theirs = [], []
         for turn in range(options.rounds):
-            theirs.append(worker(
+            theirs.append(comparison.worker(__file__,
                 "--worker", "write", "--folder", folder, "--kind", kind, "--steps", options.steps,
                 "--threads", options.threads))
             request = {"tokens": rows, "max_tokens": options.steps}

@@ -8,8 +8,6 @@ import json
 import pathlib
 import random
 import statistics
-import subprocess
-import sys
 import time
 
 import comparison
@@ -115,17 +113,10 @@ def operations(layers):
     return maps + attention + adapters + head
 
 
-def worker(*arguments):
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)], check=True,
-        stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
-
-
 def compare(options, folder):
     figures = comparison.Figures()
     peer = comparison.Peer(folder)
-    worker("--worker", "prepare", "--folder", folder, "--layers", options.layers)
+    comparison.worker(__file__, "--worker", "prepare", "--folder", folder, "--layers", options.layers)
     stream = random.Random(1)
     tokens = [[stream.randrange(SHAPE["vocab_size"]) for _ in range(LENGTH)] for _ in range(ROWS)]
     rows = {"tokens": tokens, "prompt": PROMPT}
@@ -136,8 +127,8 @@ def compare(options, folder):
     }
     ours, theirs, peaks = [], [], []
     for turn in range(options.rounds):
-        peaks.append(worker("--worker", "peak", "--threads", options.threads))
-        theirs.append(worker(
+        peaks.append(comparison.worker(__file__, "--worker", "peak", "--threads", options.threads))
+        theirs.append(comparison.worker(__file__,
             "--worker", "train", "--folder", folder, "--steps", options.steps, "--threads", options.threads))
         ours.append(json.loads(peer.run("train", folder / "model", request, threads=options.threads)))
         for name, given in (("theirs", theirs[-1]), ("ours", ours[-1])):
