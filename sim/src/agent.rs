@@ -1,27 +1,28 @@
 //! The agent actor: hears what was said, asks the engine, and says what it makes of the answer.
 //!
-//! It never runs a model itself and never waits: the engine's answer comes back as a message. All that it
-//! could lose in a crash (its weights, its open turns) the conductor keeps for it. A model's answer that
+//! What it makes of a turn is in [`model`] or, without a model, in its script. It never runs a model itself and
+//! never waits: the engine's answer comes back as a message. All that it could lose in a crash (its weights, its open turns) the conductor keeps for it. A model's answer that
 //! cannot be used is told as such and crashes nobody.
+
+pub mod model;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agents::adapter::{Adapter, Generation};
-use agents::backbone::Backbone;
-use agents::engine::decode::{Got, Want};
+use agents::engine::decode::Got;
 use agents::engine::queue::{Answer, EngineHandle, Request};
 use agents::error::{ModelError, Result};
 use agents::name::AgentName;
-use agents::prompt;
-use agents::sampler::Filter;
 use agents::seed::Seed;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use self::model::{ModelMind, damaged};
 use crate::clock::Timer;
 use crate::conductor::ConductorMessage;
-use crate::event::Said;
+use crate::event::{Said, Spoken};
 use crate::scenario::{FaultKind, Labels, TransferPlan};
+use crate::script::Script;
 
 /// What an agent does with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,22 +48,43 @@ impl Role {
 }
 
 /// A turn to speak.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Turn {
     /// The episode.
     pub episode: u64,
     /// The number of the message within the episode.
     pub turn: u32,
-    /// The customer's words.
+    /// What the episode began with.
     pub query: String,
     /// What was said before, as it was delivered.
-    pub heard: Vec<Said>,
+    pub heard: Vec<Spoken>,
+    /// What the agent itself said last in this episode.
+    pub own: Option<Spoken>,
     /// Take the likeliest words rather than sample.
     pub greedy: bool,
     /// The announcement that the turn belongs to.
     pub round: u64,
     /// A fault that the experiment orders for this turn.
     pub fault: Option<FaultKind>,
+}
+
+impl Turn {
+    /// Which turn it is.
+    #[must_use]
+    pub fn id(&self) -> TurnId {
+        TurnId { episode: self.episode, turn: self.turn, round: self.round }
+    }
+}
+
+/// Which turn an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnId {
+    /// The episode.
+    pub episode: u64,
+    /// The number of the message within the episode.
+    pub turn: u32,
+    /// The announcement.
+    pub round: u64,
 }
 
 /// Why a turn brought nothing to say.
@@ -83,10 +105,8 @@ pub enum AgentMessage {
     Speak(Turn),
     /// The engine's answer to a turn.
     Answered {
-        /// The episode.
-        episode: u64,
-        /// The announcement that the turn belonged to.
-        round: u64,
+        /// Which.
+        turn: TurnId,
         /// The answer.
         got: Result<Got>,
     },
@@ -94,21 +114,31 @@ pub enum AgentMessage {
     SwapAdapter(Arc<Adapter>),
 }
 
+/// What an agent thinks with.
+#[derive(Clone, Debug)]
+pub enum Mind {
+    /// A model.
+    Model(ModelMind),
+    /// A script.
+    Script(Script),
+}
+
+impl Mind {
+    /// Gives it other weights; a script has none.
+    pub fn swap(&mut self, new: Arc<Adapter>) {
+        if let Self::Model(model) = self {
+            model.adapter = new;
+        }
+    }
+}
+
 /// All that an agent is made from; the supervisor makes it anew from the same after a crash.
 #[derive(Clone, Debug)]
 pub struct AgentArguments {
     /// Its name.
     pub name: AgentName,
-    /// Its role.
-    pub role: Role,
-    /// The network it shares.
-    pub backbone: Arc<Backbone>,
-    /// Its own weights.
-    pub adapter: Arc<Adapter>,
-    /// Sampling temperature.
-    pub temperature: f64,
-    /// Longest reply in tokens.
-    pub max_tokens: usize,
+    /// What it thinks with.
+    pub mind: Mind,
     /// Where its draws come from.
     pub seed: Seed,
     /// Who runs the model.
@@ -129,7 +159,7 @@ pub struct AgentState {
 
 #[derive(Debug)]
 struct Open {
-    round: u64,
+    turn: TurnId,
     /// The version of the weights that the turn was asked under.
     generation: Generation,
     fault: Option<FaultKind>,
@@ -160,10 +190,8 @@ impl Actor for Agent {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             AgentMessage::Speak(turn) => state.speak(&turn, me)?,
-            AgentMessage::Answered { episode, round, got } => {
-                state.answered(episode, round, got)?
-            }
-            AgentMessage::SwapAdapter(adapter) => state.arguments.adapter = adapter,
+            AgentMessage::Answered { turn, got } => state.answered(turn, got)?,
+            AgentMessage::SwapAdapter(adapter) => state.arguments.mind.swap(adapter),
         }
         Ok(())
     }
@@ -176,174 +204,112 @@ impl AgentState {
             Some(FaultKind::Hang) => return Ok(()),
             _ => {}
         }
-        let (episode, round) = (turn.episode, turn.round);
-        let generation = self.arguments.adapter.generation();
-        // A chat template is foreign code: that it fails on these words is an answer like another.
-        let asked = self.prompt(turn).and_then(|tokens| Ok((tokens, self.want(turn)?)));
-        let (tokens, want) = match asked {
-            Ok(asked) => asked,
-            Err(error) => {
-                let said = Err(Failure::Impossible(error.to_string()));
-                return self.say(episode, round, generation, said);
+        let (own, id) = (&self.arguments, turn.id());
+        match &own.mind {
+            Mind::Model(model) => {
+                let generation = model.adapter.generation();
+                let open = Open { turn: id, generation, fault: turn.fault };
+                match own.request(model, turn, me) {
+                    Ok(request) => {
+                        self.open.insert(turn.episode, open);
+                        // An engine that takes nothing has answered with an error.
+                        let _ = own.engine.infer(request);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let said = Err(Failure::Impossible(error.to_string()));
+                        own.say(id, generation, said)
+                    }
+                }
             }
-        };
-        self.open.insert(episode, Open { round, generation, fault: turn.fault });
-        let own = &self.arguments;
-        let request = Request {
-            key: (round, own.name.clone(), episode),
-            backbone: Arc::clone(&own.backbone),
-            adapter: Arc::clone(&own.adapter),
-            tokens,
-            want,
-            answer: Answer::new(move |got| {
-                // A dead agent needs no answer: its successor asks again.
-                let _ = me.cast(AgentMessage::Answered { episode, round, got });
-            }),
-        };
-        // An engine that takes nothing has answered with an error.
-        let _ = own.engine.infer(request);
-        Ok(())
-    }
-
-    fn prompt(&self, turn: &Turn) -> Result<Vec<u32>> {
-        let tokenizer = &self.arguments.backbone.tokenizer;
-        let label = turn.heard.iter().rev().find_map(|said| match said {
-            Said::Label { label, .. } => Some(label.as_str()),
-            _ => None,
-        });
-        let text = turn.heard.iter().rev().find_map(|said| match said {
-            Said::Text { text } => Some(text.as_str()),
-            _ => None,
-        });
-        match self.arguments.role {
-            Role::Understand => prompt::understand(tokenizer, &turn.query),
-            Role::Reply => prompt::reply(tokenizer, &turn.query, label.unwrap_or_default()),
-            Role::Evaluate => prompt::evaluate(
-                tokenizer,
-                &turn.query,
-                label.unwrap_or_default(),
-                text.unwrap_or_default(),
-            ),
+            Mind::Script(script) => {
+                let said = match turn.fault {
+                    Some(FaultKind::MalformedReply) => {
+                        Err(ModelError::MalformedAnswer("a script said nothing".to_owned()))
+                    }
+                    Some(FaultKind::OutOfMemory) => Err(ModelError::OutOfMemory),
+                    _ => Ok(script.say(turn, own.seed)),
+                };
+                let said = said.map_err(|error| Failure::Rejected(error.to_string()));
+                own.say_in_time(id, Generation::default(), said, turn.fault)
+            }
         }
     }
 
-    fn want(&self, turn: &Turn) -> Result<Want> {
-        let own = &self.arguments;
-        if own.role != Role::Reply {
-            return Ok(Want::Classes);
-        }
-        Ok(Want::Text {
-            max_tokens: own.max_tokens,
-            temperature: if turn.greedy { 0.0 } else { own.temperature },
-            filter: Filter::default(),
-            stop: prompt::stops(&own.backbone.tokenizer)?,
-            stream: Box::new(own.seed.index(turn.episode).index(u64::from(turn.turn)).stream()),
-        })
-    }
-
-    fn answered(
-        &mut self,
-        episode: u64,
-        round: u64,
-        got: Result<Got>,
-    ) -> Result<(), ActorProcessingErr> {
-        if self.open.get(&episode).is_none_or(|open| open.round != round) {
+    fn answered(&mut self, turn: TurnId, got: Result<Got>) -> Result<(), ActorProcessingErr> {
+        if self.open.get(&turn.episode).is_none_or(|open| open.turn != turn) {
             return Ok(());
         }
-        let Some(open) = self.open.remove(&episode) else { return Ok(()) };
+        let (Some(open), Mind::Model(model)) =
+            (self.open.remove(&turn.episode), &self.arguments.mind)
+        else {
+            return Ok(());
+        };
         let got = match open.fault {
             Some(FaultKind::MalformedReply) => got.map(damaged),
             Some(FaultKind::OutOfMemory) => got.and(Err(ModelError::OutOfMemory)),
             _ => got,
         };
-        let said = got.and_then(|got| self.said(got)).map_err(|error| match error {
+        let said = got.and_then(|got| model.said(got)).map_err(|error| match error {
             ModelError::EngineStopped => Failure::EngineLost,
             error => Failure::Rejected(error.to_string()),
         });
-        if let Some(FaultKind::SlowReply(milliseconds)) = open.fault {
-            let own = &self.arguments;
-            let (agent, generation) = (own.name.clone(), open.generation);
-            let message = ConductorMessage::Replied { agent, episode, round, generation, said };
-            let (timer, conductor) = (own.timer, own.conductor.clone());
-            tokio::spawn(async move {
-                timer.pause(milliseconds).await;
-                // A conductor that is gone needs no reply.
-                let _ = conductor.cast(message);
-            });
-            return Ok(());
-        }
-        self.say(episode, round, open.generation, said)
+        self.arguments.say_in_time(turn, open.generation, said, open.fault)
+    }
+}
+
+impl AgentArguments {
+    /// What the engine is asked for on a turn.
+    fn request(
+        &self,
+        model: &ModelMind,
+        turn: &Turn,
+        me: ActorRef<AgentMessage>,
+    ) -> Result<Request> {
+        let id = turn.id();
+        Ok(Request {
+            key: (turn.round, self.name.clone(), turn.episode),
+            backbone: Arc::clone(&model.backbone),
+            adapter: Arc::clone(&model.adapter),
+            // A chat template is foreign code: that it fails on these words is an answer like another.
+            tokens: model.prompt(turn)?,
+            want: model.want(turn, self.seed)?,
+            answer: Answer::new(move |got| {
+                // A dead agent needs no answer: its successor asks again.
+                let _ = me.cast(AgentMessage::Answered { turn: id, got });
+            }),
+        })
+    }
+
+    /// Says something at once, or late where that was ordered.
+    fn say_in_time(
+        &self,
+        turn: TurnId,
+        generation: Generation,
+        said: Result<Said, Failure>,
+        fault: Option<FaultKind>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(FaultKind::SlowReply(milliseconds)) = fault else {
+            return self.say(turn, generation, said);
+        };
+        let agent = self.name.clone();
+        let message = ConductorMessage::Replied { agent, turn, generation, said };
+        let (timer, conductor) = (self.timer, self.conductor.clone());
+        tokio::spawn(async move {
+            timer.pause(milliseconds).await;
+            // A conductor that is gone needs no reply.
+            let _ = conductor.cast(message);
+        });
+        Ok(())
     }
 
     fn say(
         &self,
-        episode: u64,
-        round: u64,
+        turn: TurnId,
         generation: Generation,
         said: Result<Said, Failure>,
     ) -> Result<(), ActorProcessingErr> {
-        let agent = self.arguments.name.clone();
-        let message = ConductorMessage::Replied { agent, episode, round, generation, said };
-        Ok(self.arguments.conductor.cast(message)?)
+        let agent = self.name.clone();
+        Ok(self.conductor.cast(ConductorMessage::Replied { agent, turn, generation, said })?)
     }
-
-    fn said(&self, got: Got) -> Result<Said> {
-        self.check(&got)?;
-        Ok(match got {
-            Got::Text { tokens, .. } => {
-                let text = self.arguments.backbone.tokenizer.decode(&tokens)?;
-                Said::Text { text: text.trim().to_owned() }
-            }
-            Got::Classes(probabilities) if self.arguments.role == Role::Evaluate => {
-                Said::Verdict { resolved: probabilities.get(1).copied().unwrap_or_default() }
-            }
-            Got::Classes(probabilities) => {
-                let (best, confidence) = likeliest(&probabilities);
-                let label = self.arguments.adapter.labels().get(best).cloned();
-                Said::Label { label: label.unwrap_or_default(), confidence }
-            }
-        })
-    }
-
-    /// Refuses an answer that means nothing.
-    fn check(&self, got: &Got) -> Result<()> {
-        let malformed = |reason: String| Err(ModelError::MalformedAnswer(reason));
-        match got {
-            Got::Text { tokens, .. } => {
-                let known = self.arguments.backbone.network.architecture().vocabulary;
-                match tokens.iter().find(|token| **token as usize >= known) {
-                    Some(token) => malformed(format!("token {token} is none of {known}")),
-                    None => Ok(()),
-                }
-            }
-            Got::Classes(probabilities) => {
-                let (found, labels) = (probabilities.len(), self.arguments.adapter.labels().len());
-                if found != labels {
-                    return malformed(format!("{found} probabilities for {labels} labels"));
-                }
-                if probabilities.iter().any(|p| !p.is_finite()) {
-                    return malformed("a probability is not finite".to_owned());
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// An answer as a fault leaves it.
-fn damaged(got: Got) -> Got {
-    match got {
-        Got::Classes(probabilities) => Got::Classes(vec![f64::NAN; probabilities.len()]),
-        Got::Text { stop, .. } => Got::Text { tokens: vec![u32::MAX], stop },
-    }
-}
-
-fn likeliest(probabilities: &[f64]) -> (usize, f64) {
-    let mut best = (0, 0.0);
-    for (index, &p) in probabilities.iter().enumerate() {
-        if p > best.1 {
-            best = (index, p);
-        }
-    }
-    best
 }

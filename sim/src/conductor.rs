@@ -29,7 +29,7 @@ use tokio::task::AbortHandle;
 use self::order::Order;
 use self::oversight::Part;
 use self::stage::Stage;
-use crate::agent::{AgentMessage, Failure};
+use crate::agent::{AgentMessage, Failure, TurnId};
 use crate::checkpoint::Checkpoints;
 use crate::clock::Timer;
 use crate::control::Control;
@@ -59,10 +59,8 @@ pub enum ConductorMessage {
     Replied {
         /// Who.
         agent: AgentName,
-        /// In which episode.
-        episode: u64,
-        /// To which announcement.
-        round: u64,
+        /// On which turn.
+        turn: TurnId,
         /// Under which weights.
         generation: Generation,
         /// What, or why not.
@@ -215,8 +213,8 @@ impl Actor for Conductor {
                 state.society = Some(Society { agents, trainer, supervisor });
                 if state.goes_on { vec![Order::GoOn] } else { state.stage.begin() }
             }
-            ConductorMessage::Replied { agent, episode, round, generation, said } => {
-                state.stage.replied(&agent, episode, round, generation, said)
+            ConductorMessage::Replied { agent, turn, generation, said } => {
+                state.stage.replied(&agent, turn, generation, said)
             }
             ConductorMessage::Trained(reports) => state.stage.trained(reports),
             ConductorMessage::EngineLost => state.stage.engine_failed(ENGINE_LOST),

@@ -4,14 +4,52 @@
 //! see nothing else. Wall-clock times are not in here: they would make two equal runs differ.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// Listeners: nothing for none, a name for one, a list for several.
+mod listeners {
+    use agents::name::AgentName;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Listeners {
+        None(()),
+        One(AgentName),
+        Several(Vec<AgentName>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(all: &[AgentName], to: S) -> Result<S::Ok, S::Error> {
+        match all {
+            [] => Listeners::None(()).serialize(to),
+            [one] => one.serialize(to),
+            several => several.serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<AgentName>, D::Error> {
+        Ok(match Listeners::deserialize(from)? {
+            Listeners::None(()) => Vec::new(),
+            Listeners::One(one) => vec![one],
+            Listeners::Several(several) => several,
+        })
+    }
+}
+
 /// Reads a number. One that is not finite was written as null, and is none.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One thing that happened.
@@ -58,9 +96,9 @@ impl Phase {
 pub struct AgentCard {
     /// Its name.
     pub name: AgentName,
-    /// How it was transferred: `feature`, `lora` or `head`.
+    /// How it was transferred, as scenarios name it: `feature`, `lora`, …; of a scripted agent its rule.
     pub transfer: String,
-    /// Its backbone's name in the scenario.
+    /// Its backbone's name in the scenario; empty for a scripted agent.
     pub backbone: String,
     /// How many numbers it trains.
     pub trainable: usize,
@@ -89,6 +127,30 @@ pub enum Said {
         #[serde(deserialize_with = "number")]
         resolved: f64,
     },
+}
+
+/// What an agent said, shared by all who heard it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Said", into = "Said")]
+pub struct Spoken(Arc<Said>);
+
+impl Deref for Spoken {
+    type Target = Said;
+    fn deref(&self) -> &Said {
+        &self.0
+    }
+}
+
+impl From<Said> for Spoken {
+    fn from(said: Said) -> Self {
+        Self(Arc::new(said))
+    }
+}
+
+impl From<Spoken> for Said {
+    fn from(spoken: Spoken) -> Self {
+        Arc::unwrap_or_clone(spoken.0)
+    }
 }
 
 /// Scores of a pass over the holdout.
@@ -163,8 +225,18 @@ pub enum EventKind {
         turn: u32,
         /// Who said it.
         from: AgentName,
-        /// Who hears it; none for the last in the order.
-        to: Option<AgentName>,
+        /// Who hears it, by speaking order; none for the last in a pipeline.
+        #[serde(default, with = "listeners")]
+        to: Vec<AgentName>,
+        /// Who does not, because the channel lost it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<AgentName>,
+        /// Who does not, because too much of the sender was unread there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<AgentName>,
+        /// Ticks that it takes beyond the usual.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        delay: u64,
         /// The version of the sender's weights.
         generation: Generation,
         /// Turns of this episode whose words the sender was given: who said which part of its prompt.
@@ -193,6 +265,29 @@ pub enum EventKind {
         /// The evaluator's probability that they are.
         #[serde(deserialize_with = "number")]
         verdict: f64,
+    },
+    /// A talk ended.
+    TalkFinished {
+        /// Number of the episode within the run.
+        episode: u64,
+        /// The commonest of the agents' last words, untrusted; none where nobody spoke.
+        most: Option<String>,
+        /// The share of those who spoke that said it, from 0 to 1.
+        #[serde(deserialize_with = "number")]
+        agreement: f64,
+    },
+    /// An agent said too much within a tick: what passed the limit was not delivered.
+    AgentSilenced {
+        /// Who.
+        agent: AgentName,
+        /// The limit, as scenarios name it.
+        limit: String,
+        /// What it allows.
+        most: u64,
+        /// What there was.
+        found: u64,
+        /// The last tick in which its turns are skipped.
+        until: u64,
     },
     /// A condition for learning was met.
     TriggerFired {

@@ -7,13 +7,17 @@
 //! - [`preflight`]: what a run will need, predicted
 //! - [`backbone`]: pretrained networks, fetched, loaded and recorded
 //! - [`scenario`]: what the user typed, checked, as plain types
-//! - [`task`]: where queries come from and how replies are scored
+//! - [`task`]: what episodes are about, and how they are scored
+//! - [`topology`]: who hears whom
 //! - [`protocol`]: who speaks when
 //! - [`channel`]: the one place where a message crosses
+//! - [`mailbox`]: what waits for an agent to read it
+//! - [`flood`]: silences who says too much
 //! - [`supervisor`]: the parent of all actors
 //! - [`restart`]: who is started anew after a failure, how soon, how often
 //! - [`conductor`]: closes ticks, decides, writes events
 //! - [`agent`]: hears, asks the engine, speaks
+//! - [`script`]: agents without a model
 //! - [`training`]: triggers, lessons, the trainer
 //! - [`event`]: everything anyone can observe
 //! - [`recorder`]: the run directory and its log
@@ -49,6 +53,8 @@ pub mod divergence;
 pub mod durable;
 pub mod event;
 pub mod feed;
+pub mod flood;
+pub mod mailbox;
 pub mod metric;
 pub mod preflight;
 pub mod pretraining;
@@ -59,9 +65,11 @@ pub mod report;
 pub mod restart;
 pub mod run;
 pub mod scenario;
+pub mod script;
 pub mod summary;
 pub mod supervisor;
 pub mod task;
+pub mod topology;
 pub mod training;
 pub mod tuning;
 pub mod verify;

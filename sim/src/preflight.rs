@@ -8,7 +8,7 @@ use agents::name::AgentName;
 use agents::prompt::LONGEST_QUERY;
 
 use crate::conductor::stage::Member;
-use crate::scenario::{Scenario, TrainPlan, WhenPlan};
+use crate::scenario::{AgentPlan, Scenario, TrainPlan, WhenPlan};
 
 /// Bytes of a number in an adapter's file.
 const NUMBER: u64 = 4;
@@ -27,9 +27,10 @@ const TOKEN: u64 = 8;
 pub fn disk(scenario: &Scenario, members: &BTreeMap<AgentName, Member>, holdout: usize) -> u64 {
     let learners = members
         .iter()
-        .map(|(name, member)| learning(scenario, name, member.adapter.trainable() as u64));
+        .filter_map(|(name, member)| Some((name, member.adapter()?.trainable() as u64)))
+        .map(|(name, trainable)| learning(scenario, name, trainable));
     let learning = learners.fold(0, u64::saturating_add);
-    let turns = members.len() as u64;
+    let turns = scenario.protocol.turns(members.len());
     let tokens = LONGEST_QUERY as u64 + scenario.channel.max_tokens as u64;
     let episodes = scenario.episodes.saturating_add(2 * holdout as u64);
     let episode = times(&[turns + 2, EVENT + tokens * TOKEN]);
@@ -51,7 +52,8 @@ pub fn refusal(need: u64, free: Option<u64>) -> Option<String> {
 /// The generations that come of an agent's learning, and its steps in the log.
 fn learning(scenario: &Scenario, agent: &AgentName, trainable: u64) -> u64 {
     let mut generations = 1_u64;
-    let mut steps = scenario.agents.get(agent).map_or(0, |plan| plan.warm_up.steps as u64);
+    let model = scenario.agents.get(agent).and_then(AgentPlan::model);
+    let mut steps = model.map_or(0, |model| model.warm_up.steps as u64);
     for trigger in scenario.triggers.iter().filter(|trigger| trigger.agent == *agent) {
         let rest = match trigger.when {
             WhenPlan::Periodic { every } => every,

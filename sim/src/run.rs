@@ -25,7 +25,8 @@ use ractor::Actor;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::agent::{AgentArguments, Role};
+use crate::agent::model::ModelMind;
+use crate::agent::{AgentArguments, Mind, Role};
 use crate::backbone::{self, Fetching, HubSettings, Opened};
 use crate::checkpoint::Checkpoints;
 use crate::clock::{self, Timer};
@@ -36,7 +37,7 @@ use crate::feed::Feed;
 use crate::preflight;
 use crate::recorder::{Claim, FORMAT, Observer, RecordError, Recorder};
 use crate::scenario::suggestion::{message, quote};
-use crate::scenario::{BackbonePlan, Scenario};
+use crate::scenario::{BackbonePlan, MindPlan, Scenario, TaskPlan};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
 use crate::task::{Task, TaskError};
@@ -180,7 +181,7 @@ pub fn prepare(
         Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
     });
     if !options.unchecked {
-        let need = preflight::disk(&scenario, &members, task.holdout.len());
+        let need = preflight::disk(&scenario, &members, task.holdout());
         if let Some(refusal) = preflight::refusal(need, preflight::free(&out)) {
             return Err(RunError::TooLarge(refusal));
         }
@@ -302,22 +303,30 @@ fn cast(
     let mut cast = Cast::default();
     for (name, plan) in &scenario.agents {
         let fail = |reason: String| RunError::Agent { agent: name.clone(), reason };
-        let backbone = backbones
-            .get(&plan.backbone)
-            .cloned()
-            .ok_or_else(|| fail(format!("there is no backbone `{}`", plan.backbone)))?;
-        let seed = seed.child(name.as_str());
-        let start = start::of(&plan.transfer, &backbone, task, seed).map_err(fail)?;
-        start::can_learn(&start.adapter, &scenario.settings_of(name)).map_err(fail)?;
-        let role = Role::of(&plan.transfer);
-        let adapter = Arc::new(start.adapter);
-        let member = Member { plan: plan.clone(), role, backbone, adapter };
-        cast.members.insert(name.clone(), member);
-        if let Some(origin) = start.origin {
-            cast.origins.insert(name.clone(), json!({"adapter": origin}));
-        }
-        cast.notices
-            .extend(start.notice.map(|notice| message(format_args!("agent `{name}`: {notice}"))));
+        let mind = match &plan.mind {
+            MindPlan::Script(script) => Mind::Script(script.clone()),
+            MindPlan::Model(model) => {
+                let backbone = backbones
+                    .get(&model.backbone)
+                    .cloned()
+                    .ok_or_else(|| fail(format!("there is no backbone `{}`", model.backbone)))?;
+                let seed = seed.child(name.as_str());
+                let start = start::of(&model.transfer, &backbone, task, seed).map_err(fail)?;
+                start::can_learn(&start.adapter, &scenario.settings_of(name)).map_err(fail)?;
+                let adapter = start.origin.map(|origin| (name.clone(), json!({"adapter": origin})));
+                cast.origins.extend(adapter);
+                let notice = |words| message(format_args!("agent `{name}`: {words}"));
+                cast.notices.extend(start.notice.map(notice));
+                Mind::Model(ModelMind {
+                    role: Role::of(&model.transfer),
+                    backbone,
+                    adapter: Arc::new(start.adapter),
+                    temperature: model.temperature,
+                    max_tokens: scenario.channel.max_tokens,
+                })
+            }
+        };
+        cast.members.insert(name.clone(), Member { plan: plan.clone(), mind });
     }
     Ok(cast)
 }
@@ -332,18 +341,11 @@ fn recipes(
     members
         .iter()
         .map(|(name, member)| {
-            let name = name.clone();
-            let (role, temperature) = (member.role, member.plan.temperature);
-            let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
-            let (engine, max_tokens) = (engine.handle(), scenario.channel.max_tokens);
-            let seed = seed.child(name.as_str());
+            let (name, mind) = (name.clone(), member.mind.clone());
+            let (engine, seed) = (engine.handle(), seed.child(name.as_str()));
             let recipe: Recipe = Box::new(move |conductor| AgentArguments {
                 name: name.clone(),
-                role,
-                backbone: Arc::clone(&backbone),
-                adapter: Arc::clone(&adapter),
-                temperature,
-                max_tokens,
+                mind: mind.clone(),
                 seed,
                 engine: engine.clone(),
                 conductor,
@@ -365,6 +367,12 @@ fn manifest(
             RunError::Task(TaskError::File { path: path.into(), reason: error.to_string() })
         })
     };
+    let data = match &scenario.task {
+        TaskPlan::Support(plan) => {
+            json!({"train": digest(&plan.train)?, "holdout": digest(&plan.holdout)?})
+        }
+        TaskPlan::Talk(_) => json!({}),
+    };
     Ok(json!({
         "format": FORMAT,
         "polylogue": env!("CARGO_PKG_VERSION"),
@@ -375,10 +383,7 @@ fn manifest(
         "began": clock::stamp(),
         "platform": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "origin": scenario.origin,
-        "data": {
-            "train": digest(&scenario.task.train)?,
-            "holdout": digest(&scenario.task.holdout)?,
-        },
+        "data": data,
         "backbones": origins,
         "agents": starts,
     }))

@@ -24,6 +24,8 @@ use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
 
+use crate::script::Script;
+
 pub use self::load::{changed_since, load, recorded};
 pub use self::origin::Origin;
 pub use self::schema::schema;
@@ -52,12 +54,16 @@ pub struct Scenario {
     pub backbones: BTreeMap<String, BackbonePlan>,
     /// The agents, by name.
     pub agents: BTreeMap<AgentName, AgentPlan>,
-    /// Where queries come from and how replies are scored.
+    /// What an episode is about and how it is scored.
     pub task: TaskPlan,
     /// Who speaks when.
     pub protocol: ProtocolPlan,
+    /// Who hears whom, where the protocol does not say it.
+    pub topology: TopologyPlan,
     /// What happens to messages on their way.
     pub channel: ChannelPlan,
+    /// How much an agent may say before it is silenced.
+    pub flood: FloodPlan,
     /// When agents learn, and how.
     pub triggers: Vec<TriggerPlan>,
     /// Training steps that each job takes per tick.
@@ -93,6 +99,35 @@ pub enum BackboneSource {
 /// An agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentPlan {
+    /// What it thinks with.
+    pub mind: MindPlan,
+    /// What happens when it fails.
+    pub supervision: AgentSupervision,
+}
+
+/// What an agent thinks with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MindPlan {
+    /// A transferred model.
+    Model(ModelPlan),
+    /// A script.
+    Script(Script),
+}
+
+impl AgentPlan {
+    /// Its model; none of a scripted agent.
+    #[must_use]
+    pub fn model(&self) -> Option<&ModelPlan> {
+        match &self.mind {
+            MindPlan::Model(model) => Some(model),
+            MindPlan::Script(_) => None,
+        }
+    }
+}
+
+/// A transferred model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelPlan {
     /// The name of its backbone.
     pub backbone: String,
     /// How it is transferred to its part.
@@ -101,8 +136,6 @@ pub struct AgentPlan {
     pub warm_up: WarmUpPlan,
     /// Sampling temperature of its replies; 0 picks the likeliest token.
     pub temperature: f64,
-    /// What happens when it fails.
-    pub supervision: AgentSupervision,
 }
 
 /// The transfer methods.
@@ -187,9 +220,25 @@ pub struct WarmUpPlan {
     pub settings: Settings,
 }
 
+/// What episodes are about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskPlan {
+    /// Queries of customers.
+    Support(SupportPlan),
+    /// Free talk.
+    Talk(TalkPlan),
+}
+
+/// Free talk: nothing is right or wrong, only how far the agents agree is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TalkPlan {
+    /// What episodes begin with, one after another.
+    pub openings: Vec<String>,
+}
+
 /// Queries and what resolves them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TaskPlan {
+pub struct SupportPlan {
     /// File with the queries that are played; `.jsonl` or `.csv`.
     pub train: PathBuf,
     /// File with queries that nothing is learned from.
@@ -217,7 +266,8 @@ impl Scenario {
     /// How the steps of an agent's trainings are taken: those of its warm-up, then of each of its triggers.
     #[must_use]
     pub fn settings_of(&self, agent: &AgentName) -> Vec<Settings> {
-        let warm_up = self.agents.get(agent).map(|plan| plan.warm_up.settings);
+        let model = self.agents.get(agent).and_then(AgentPlan::model);
+        let warm_up = model.map(|model| model.warm_up.settings);
         let triggers = self.triggers.iter().filter(|trigger| trigger.agent == *agent);
         let settings = triggers.map(|trigger| match trigger.train {
             TrainPlan::Supervised { settings, .. } | TrainPlan::Grpo { settings, .. } => settings,
@@ -231,16 +281,101 @@ impl Scenario {
 pub enum ProtocolPlan {
     /// One after another.
     Pipeline {
-        /// The order: understand, reply, evaluate.
+        /// The order; in customer support: understand, reply, evaluate.
         order: Vec<AgentName>,
+    },
+    /// One after another, again and again; each is heard by its neighbours.
+    RoundRobin {
+        /// The order.
+        order: Vec<AgentName>,
+        /// How often each speaks.
+        rounds: u32,
+    },
+    /// All at once; each is heard by its neighbours.
+    Broadcast {
+        /// How often each speaks.
+        rounds: u32,
+    },
+    /// All at once; each is heard by some of its neighbours, drawn anew each time.
+    Gossip {
+        /// How often each speaks.
+        rounds: u32,
+        /// How many hear a message.
+        fanout: usize,
+    },
+}
+
+impl ProtocolPlan {
+    /// Turns of an episode among so many agents.
+    #[must_use]
+    pub fn turns(&self, agents: usize) -> u64 {
+        let rounds = match self {
+            Self::Pipeline { .. } => 1,
+            Self::RoundRobin { rounds, .. }
+            | Self::Broadcast { rounds }
+            | Self::Gossip { rounds, .. } => *rounds,
+        };
+        u64::from(rounds).saturating_mul(agents as u64)
+    }
+}
+
+/// Who hears whom.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TopologyPlan {
+    /// Everyone hears everyone.
+    Complete,
+    /// Each hears the two beside it; the last sits beside the first.
+    Ring,
+    /// Each hears those beside it.
+    Line,
+    /// All hear one, and it hears all.
+    Star {
+        /// The one in the middle.
+        hub: AgentName,
+    },
+    /// Each pair hears each other with the same probability (Erdős and Rényi 1959).
+    Random {
+        /// Probability of a pair.
+        probability: f64,
+    },
+    /// What is listed.
+    Edges {
+        /// Who is heard, and by whom.
+        edges: Vec<(AgentName, AgentName)>,
     },
 }
 
 /// What happens to messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChannelPlan {
-    /// Longest message in tokens; the rest is cut off.
+    /// Longest message in tokens, or in words of a scripted agent; the rest is cut off.
     pub max_tokens: usize,
+    /// Unread messages of one speaker that each listener has room for; further ones are refused.
+    pub credits: u32,
+    /// What goes wrong on the way.
+    pub impair: ImpairPlan,
+}
+
+/// What goes wrong with messages on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ImpairPlan {
+    /// Probability that a listener does not get a message.
+    pub loss: f64,
+    /// Most ticks that a message takes beyond the usual; each takes its own number, all equally likely.
+    pub delay_ticks: u64,
+}
+
+/// How much an agent may say within a tick before it is silenced; none where nothing limits it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FloodPlan {
+    /// Messages.
+    pub messages_per_tick: Option<u64>,
+    /// Tokens.
+    pub tokens_per_tick: Option<u64>,
+    /// The same words.
+    pub repeats_per_tick: Option<u64>,
+    /// Ticks of silence.
+    pub silence_ticks: u64,
 }
 
 /// When a run is saved on the way, so that it can go on from there.

@@ -44,6 +44,9 @@ pub struct Summary {
     /// Restarts of the trainer.
     #[serde(default)]
     pub trainer_restarts: u32,
+    /// What talk came to, where agents just talked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub talk: Option<TalkSummary>,
     #[serde(skip)]
     phase: Option<Phase>,
     /// Rewards count only while the society plays to learn.
@@ -51,6 +54,25 @@ pub struct Summary {
     rewards: Rewards,
     #[serde(skip)]
     jobs: BTreeMap<u64, (AgentName, String)>,
+}
+
+/// What talk came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TalkSummary {
+    /// Episodes that ended.
+    pub episodes: u64,
+    /// Messages that were sent.
+    pub messages: u64,
+    /// Listeners that they reached, all together.
+    pub deliveries: u64,
+    /// Listeners that the channel kept them from.
+    pub lost: u64,
+    /// Listeners that had no room for them.
+    pub refused: u64,
+    /// Times that an agent was silenced.
+    pub silenced: u64,
+    /// Mean over episodes of the share of the commonest last words.
+    pub agreement: f64,
 }
 
 /// The rewards at either end of play, and how many there were.
@@ -117,9 +139,16 @@ pub struct AgentSummary {
     /// Turns that passed without a message.
     #[serde(default)]
     pub skipped: u64,
+    /// Times that it was silenced because it said too much.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub silenced: u64,
     /// Whether it failed too often, and the society went on without it.
     #[serde(default)]
     pub quarantined: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Summary {
@@ -139,7 +168,32 @@ impl Summary {
             EventKind::EpisodeFinished { reward, .. } if self.phase == Some(Phase::Play) => {
                 self.rewards.push(*reward);
             }
-            EventKind::PhaseStarted { phase, .. } => self.phase = Some(*phase),
+            EventKind::TalkFinished { agreement, .. } => {
+                let talk = self.talk.get_or_insert_default();
+                talk.episodes += 1;
+                talk.agreement += (agreement - talk.agreement) / talk.episodes as f64;
+            }
+            EventKind::MessageDelivered { to, lost, refused, .. } => {
+                if let Some(talk) = &mut self.talk {
+                    talk.messages += 1;
+                    talk.deliveries += to.len() as u64;
+                    talk.lost += lost.len() as u64;
+                    talk.refused += refused.len() as u64;
+                }
+            }
+            EventKind::AgentSilenced { agent, .. } => {
+                self.agent(agent).silenced += 1;
+                if let Some(talk) = &mut self.talk {
+                    talk.silenced += 1;
+                }
+            }
+            EventKind::PhaseStarted { phase, .. } => {
+                // Only talk begins with play.
+                if *phase == Phase::Play && self.phase.is_none() {
+                    self.talk = Some(TalkSummary::default());
+                }
+                self.phase = Some(*phase);
+            }
             EventKind::TrainingStarted { job, agent, objective, .. } => {
                 self.jobs.insert(*job, (agent.clone(), objective.clone()));
             }
@@ -170,7 +224,6 @@ impl Summary {
             EventKind::TransferFinished { .. }
             | EventKind::EpisodeFinished { .. }
             | EventKind::EpisodeStarted { .. }
-            | EventKind::MessageDelivered { .. }
             | EventKind::TriggerFired { .. }
             | EventKind::AgentFailed { .. }
             | EventKind::FaultInjected { .. }

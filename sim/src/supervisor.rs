@@ -146,8 +146,8 @@ impl SupervisorState {
         let mut agents = BTreeMap::new();
         for (name, adapter) in names {
             self.end(&Part::Agent(name.clone()));
-            if let Some(recipe) = self.recipes.get_mut(&name) {
-                recipe.adapter = adapter;
+            if let (Some(recipe), Some(adapter)) = (self.recipes.get_mut(&name), adapter) {
+                recipe.mind.swap(adapter);
             }
             let actor = self.spawn(&name, me).await?;
             agents.insert(name, actor);

@@ -47,7 +47,10 @@ fn check_text(name: &str, report: &str) {
 /// The names of the variants of the mistakes in a report.
 fn kinds(problems: &Problems) -> Vec<String> {
     let names = problems.all().iter().map(|problem| format!("{problem:?}"));
-    let bare = |name: &str| name.strip_prefix("Fault(").unwrap_or(name).to_owned();
+    let bare = |name: &str| {
+        let own = name.strip_prefix("Fault(").or_else(|| name.strip_prefix("Meeting("));
+        own.unwrap_or(name).to_owned()
+    };
     names.map(|name| bare(name.split([' ', '{']).next().unwrap())).collect()
 }
 
@@ -125,6 +128,9 @@ fn every_kind_of_mistake_has_a_file() {
     assert!(all.remove("Fault"));
     let faults = include_str!("../../sim/src/scenario/problem/fault.rs");
     all.extend(variants(faults, "pub enum FaultProblem {"));
+    assert!(all.remove("Meeting"));
+    let meetings = include_str!("../../sim/src/scenario/problem/meeting.rs");
+    all.extend(variants(meetings, "pub enum MeetingProblem {"));
     assert!(all.len() > 30, "{all:?}");
     for file in files() {
         for kind in kinds(&refused(&file, &[])) {

@@ -19,6 +19,8 @@ mod recordings;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod society;
 #[cfg(test)]
 mod starting_adapter;

@@ -46,7 +46,10 @@ impl Plain {
                     counted(*examples as u64, "example")
                 ))
             }
-            EventKind::EpisodeFinished { .. } => self.progress(),
+            EventKind::EpisodeFinished { .. } | EventKind::TalkFinished { .. } => self.progress(),
+            EventKind::AgentSilenced { agent, limit, most, found, until } => Some(format!(
+                "{agent} is silenced until tick {until}: {limit} was {found}, at most {most} is allowed"
+            )),
             EventKind::HoldoutScored { phase, scores } => Some(holdout(*phase, scores)),
             EventKind::RunFinished { episodes, stopped, .. } => {
                 let how = if *stopped { "stopped early" } else { "done" };
@@ -82,6 +85,10 @@ impl Plain {
             return None;
         }
         let curves = &self.state.curves;
+        if run.is_talk {
+            let agreement = percent(curves.agreement.last().unwrap_or(f64::NAN));
+            return Some(format!("play {}/{}: agreement {agreement}", run.done, run.length));
+        }
         let reward = curves.reward.last().unwrap_or(f64::NAN);
         let accuracy = percent(curves.accuracy.last().unwrap_or(f64::NAN));
         Some(format!(

@@ -16,7 +16,7 @@ use sim::event::{AgentCard, Event, EventKind, Phase, Said, Scores};
 
 use agent::{Agent, Job};
 use curve::{Curves, Mark};
-use exchange::{Message, Outcome, Stream};
+use exchange::{Answer, Message, Outcome, Stream, shortened};
 use log::{Log, Notice};
 use run::{Ending, Run};
 
@@ -59,7 +59,9 @@ impl State {
                 self.transferred(agent.as_str(), *steps, *loss_before, *loss_after);
             }
             EventKind::EpisodeStarted { episode, query, .. } => self.open(*episode, query),
-            EventKind::EpisodeFinished { .. } => self.close(&event.kind),
+            EventKind::EpisodeFinished { .. } | EventKind::TalkFinished { .. } => {
+                self.close(&event.kind);
+            }
             EventKind::MessageDelivered { .. } => self.hear(&event.kind),
             EventKind::FaultInjected { .. }
             | EventKind::AgentFailed { .. }
@@ -67,6 +69,7 @@ impl State {
             | EventKind::AgentQuarantined { .. }
             | EventKind::ReplyRejected { .. }
             | EventKind::TurnSkipped { .. }
+            | EventKind::AgentSilenced { .. }
             | EventKind::EngineFailed { .. }
             | EventKind::EngineRestarted { .. }
             | EventKind::TrainerFailed { .. }
@@ -159,7 +162,7 @@ impl State {
             return;
         };
         self.agent_mut(from.as_str()).turns += 1;
-        match to.as_ref().and_then(|to| self.position(to.as_str())) {
+        match to.first().and_then(|to| self.position(to.as_str())) {
             Some(next) => self.turns.insert(*episode, next),
             None => self.turns.remove(episode),
         };
@@ -167,32 +170,37 @@ impl State {
     }
 
     fn close(&mut self, kind: &EventKind) {
-        let EventKind::EpisodeFinished {
-            episode,
-            intent,
-            intent_correct,
-            reward,
-            resolved,
-            verdict,
-        } = kind
-        else {
-            return;
+        let (episode, outcome) = match kind {
+            EventKind::EpisodeFinished {
+                episode,
+                intent,
+                intent_correct,
+                reward,
+                resolved,
+                verdict,
+            } => {
+                if self.run.phase == Some(Phase::Play) {
+                    self.curves.finish_episode(*reward, *intent_correct);
+                }
+                let answer = Answer {
+                    intent: intent.clone(),
+                    intent_correct: *intent_correct,
+                    reward: *reward,
+                    resolved: *resolved,
+                    verdict_correct: (*verdict >= 0.5) == *resolved,
+                };
+                (episode, Outcome::Answer(answer))
+            }
+            EventKind::TalkFinished { episode, most, agreement } => {
+                self.curves.finish_talk(*agreement);
+                let most = shortened(most.as_deref().unwrap_or_default());
+                (episode, Outcome::Talk { most, agreement: *agreement })
+            }
+            _ => return,
         };
         self.turns.remove(episode);
         self.run.finish_episode();
-        if self.run.phase == Some(Phase::Play) {
-            self.curves.finish_episode(*reward, *intent_correct);
-        }
-        self.stream.close(
-            *episode,
-            Outcome {
-                intent: intent.clone(),
-                intent_correct: *intent_correct,
-                reward: *reward,
-                resolved: *resolved,
-                verdict_correct: (*verdict >= 0.5) == *resolved,
-            },
-        );
+        self.stream.close(*episode, outcome);
     }
 
     fn learn(&mut self, kind: &EventKind) {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sim::event::Scores;
 use sim::run::Finished;
+use sim::summary::AgentSummary;
 
 /// Prints the summary of a finished run.
 #[expect(clippy::print_stdout, reason = "the command's answer")]
@@ -62,7 +63,18 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
         lines.push(row("resolved rate", |scores| scores.resolved_rate));
         lines.push(row("evaluator AUC", |scores| scores.evaluator_auc));
     }
+    if let Some(talk) = &summary.talk {
+        lines.push(format!(
+            "  {} messages, {} deliveries, {} lost, {} refused, {} times silenced",
+            talk.messages, talk.deliveries, talk.lost, talk.refused, talk.silenced
+        ));
+        lines.push(format!("  agreement at the end of a talk: {:.3} in the mean", talk.agreement));
+    }
     for (name, agent) in &summary.agents {
+        if summary.talk.is_some() {
+            lines.extend(troubles(agent).map(|troubles| format!("  {name:<12} {troubles}")));
+            continue;
+        }
         let jobs: Vec<String> =
             agent.jobs.iter().map(|(objective, count)| format!("{count} {objective}")).collect();
         let mut line = format!(
@@ -73,20 +85,27 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
             agent.steps,
             jobs.join(", ")
         );
-        if agent.rolled_back > 0 {
-            line.extend([", ", &agent.rolled_back.to_string(), " rolled back"]);
-        }
-        if agent.quarantined {
-            line.push_str(", in quarantine");
-        }
-        if agent.skipped > 0 {
-            line.extend([", ", &agent.skipped.to_string(), " turns skipped"]);
-        }
-        if agent.restarts > 0 {
-            line.extend([", ", &agent.restarts.to_string(), " restarts"]);
+        if let Some(troubles) = troubles(agent) {
+            line.extend([", ", &troubles]);
         }
         lines.push(line);
     }
     lines.push(format!("  everything is in {}", directory.display()));
     lines
+}
+
+/// What went wrong with an agent, where anything did.
+fn troubles(agent: &AgentSummary) -> Option<String> {
+    let counts = [
+        (u64::from(agent.rolled_back), "rolled back"),
+        (agent.skipped, "turns skipped"),
+        (agent.silenced, "times silenced"),
+        (u64::from(agent.restarts), "restarts"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let mut all: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+    if agent.quarantined {
+        all.push("in quarantine".to_owned());
+    }
+    (!all.is_empty()).then(|| all.join(", "))
 }

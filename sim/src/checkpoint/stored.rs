@@ -148,13 +148,13 @@ impl Stored {
         let damage = |reason: String| Damage { tick: self.manifest.tick, reason };
         let mut jobs = BTreeMap::new();
         for (job, agent) in self.stage.learners() {
-            let member = members.get(agent);
-            let member = member.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
+            let model = members.get(agent).and_then(Member::model);
+            let model = model.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
             let [one, other] = job_files(job);
             let state = read(&self.path.join(&one), LARGEST).map_err(damage)?;
             let other = self.path.join(other);
             let tensors = read(&other, LARGEST).map_err(damage)?;
-            let device = member.backbone.network.device();
+            let device = model.backbone.network.device();
             let snapshot = JobSnapshot::from_bytes(&state, tensors, &other, device);
             jobs.insert(job, snapshot.map_err(|e| damage(e.to_string()))?);
         }

@@ -1,27 +1,48 @@
-//! An episode in progress: one query on its way through the protocol.
+//! An episode in progress: what it is about on its way through the protocol, and what waits for whom.
 
 use agents::adapter::Generation;
-use agents::name::AgentName;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Said;
-use crate::protocol::Conversation;
-use crate::task::{Item, reward};
+use crate::event::{Said, Spoken};
+use crate::mailbox::Mailbox;
+use crate::protocol::{Conversation, Step};
+use crate::task::support::{Item, reward};
+use crate::task::talk::agreement;
+use crate::topology::Seat;
 use crate::training::trigger::Outcome;
 
-/// A query and what was said about it so far.
+/// What was said so far, and who is asked to speak.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Episode {
-    /// Index of the item in its data set.
+    /// Index of what it is about in its data set.
     pub(super) item: usize,
     pub(super) protocol: Conversation,
-    /// What was delivered, by turn; nothing of turns that were skipped.
-    pub(super) said: Vec<Option<Said>>,
-    /// Who is asked to speak, having heard these turns.
-    pub(super) asked: Option<(AgentName, Vec<u32>)>,
+    /// What was delivered, by turn; nothing of turns that are open or were skipped.
+    pub(super) said: Vec<Option<Spoken>>,
+    /// Open turns, by number.
+    pub(super) asked: Vec<Asked>,
+    /// The agents, by seat.
+    pub(super) seated: Vec<Seated>,
+}
+
+/// An agent within an episode.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Seated {
+    pub(super) mailbox: Mailbox,
+    /// The turn at which it last said something.
+    pub(super) last: Option<u32>,
+}
+
+/// An open turn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) turn: u32,
+    pub(super) seat: Seat,
+    /// The turns it has heard, once it has read its mailbox.
+    pub(super) heard: Option<Vec<u32>>,
     /// What came of asking; taken in when the tick closes.
     pub(super) answer: Option<Reply>,
-    /// Answers of the present turn that were rejected.
+    /// Answers that were rejected.
     pub(super) rejected: u32,
 }
 
@@ -36,7 +57,7 @@ pub(super) enum Reply {
     Silent(String),
 }
 
-/// How an episode went.
+/// How an episode of customer support went.
 #[derive(Debug)]
 pub(super) struct Result {
     pub(super) topic: String,
@@ -47,11 +68,41 @@ pub(super) struct Result {
 }
 
 impl Episode {
-    pub(super) fn new(item: usize, protocol: Conversation) -> Self {
-        Self { item, protocol, said: Vec::new(), asked: None, answer: None, rejected: 0 }
+    pub(super) fn new(item: usize, protocol: Conversation, seats: usize) -> Self {
+        let seated = vec![Seated::default(); seats];
+        Self { item, protocol, said: Vec::new(), asked: Vec::new(), seated }
     }
 
-    /// Scores what was said against the item.
+    /// Opens the turns that a protocol asks for; whether the episode goes on.
+    pub(super) fn follow(&mut self, steps: Vec<Step>) -> bool {
+        for step in steps {
+            let Step::Speak(seat) = step else { return false };
+            let turn = self.said.len() as u32;
+            self.said.push(None);
+            self.asked.push(Asked { turn, seat, heard: None, answer: None, rejected: 0 });
+        }
+        true
+    }
+
+    /// An open turn by its number.
+    pub(super) fn asked(&mut self, turn: u32) -> Option<&mut Asked> {
+        let place = self.asked.binary_search_by_key(&turn, |asked| asked.turn).ok()?;
+        self.asked.get_mut(place)
+    }
+
+    /// What was said on a turn.
+    pub(super) fn spoken(&self, turn: u32) -> Option<&Spoken> {
+        self.said.get(turn as usize)?.as_ref()
+    }
+
+    /// Whether it is one of a society of so many agents.
+    pub(super) fn fits(&self, seats: usize) -> bool {
+        self.seated.len() == seats
+            && self.asked.iter().all(|a| a.seat < seats && (a.turn as usize) < self.said.len())
+            && self.asked.is_sorted_by_key(|asked| asked.turn)
+    }
+
+    /// Scores what was said against a query's item.
     pub(super) fn result(&self, item: &Item, intent: &str) -> Result {
         let mut result = Result {
             topic: String::new(),
@@ -60,8 +111,8 @@ impl Episode {
             resolved: false,
             outcome: Outcome { reward: 0.0, intent_correct: false, verdict_correct: false },
         };
-        for said in self.said.iter().flatten() {
-            match said {
+        for spoken in self.said.iter().flatten() {
+            match &**spoken {
                 Said::Label { label, .. } => result.topic.clone_from(label),
                 Said::Text { text } => result.reply.clone_from(text),
                 Said::Verdict { resolved } => result.verdict = *resolved,
@@ -75,5 +126,16 @@ impl Episode {
             verdict_correct: (result.verdict >= 0.5) == result.resolved,
         };
         result
+    }
+
+    /// The commonest of the agents' last words, and the share of the speakers that said it.
+    pub(super) fn agreement(&self) -> (Option<String>, f64) {
+        let last = self.seated.iter().filter_map(|seated| self.spoken(seated.last?));
+        let texts = last.filter_map(|spoken| match &**spoken {
+            Said::Text { text } => Some(text.as_str()),
+            Said::Label { label, .. } => Some(label.as_str()),
+            Said::Verdict { .. } => None,
+        });
+        agreement(texts).map_or((None, 0.0), |(most, share)| (Some(most.to_owned()), share))
     }
 }

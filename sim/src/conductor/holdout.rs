@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Said, Scores};
+use crate::event::{Said, Scores, Spoken};
 use crate::metric::auc::auc;
 
 /// What the pass has seen so far.
@@ -16,7 +16,7 @@ pub(super) struct Holdout {
     resolved: usize,
     verdicts: Vec<(f64, bool)>,
     /// What each query was understood to be about, for the evaluator to hear.
-    topics: BTreeMap<usize, Said>,
+    topics: BTreeMap<usize, Spoken>,
 }
 
 impl Holdout {
@@ -26,12 +26,13 @@ impl Holdout {
         self.resolved += usize::from(resolved);
     }
 
-    pub(super) fn understood(&mut self, item: usize, said: &[Option<Said>]) {
-        let label = said.iter().flatten().find(|said| matches!(said, Said::Label { .. }));
+    pub(super) fn understood(&mut self, item: usize, said: &[Option<Spoken>]) {
+        let mut said = said.iter().flatten();
+        let label = said.find(|spoken| matches!(&***spoken, Said::Label { .. }));
         self.topics.extend(label.map(|label| (item, label.clone())));
     }
 
-    pub(super) fn topic(&self, item: usize) -> Option<&Said> {
+    pub(super) fn topic(&self, item: usize) -> Option<&Spoken> {
         self.topics.get(&item)
     }
 

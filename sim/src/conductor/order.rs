@@ -12,8 +12,8 @@ use crate::training::trainer::NewJob;
 /// Parts that are started anew together.
 #[derive(Clone, Debug, Default)]
 pub struct Restart {
-    /// Agents, each with the weights it gets back.
-    pub agents: Vec<(AgentName, Arc<Adapter>)>,
+    /// Agents, each with the weights it gets back where it has any.
+    pub agents: Vec<(AgentName, Option<Arc<Adapter>>)>,
     /// The trainer.
     pub trainer: bool,
     /// The engine.

@@ -5,6 +5,7 @@
 
 mod faults;
 mod learning;
+mod meeting;
 mod probes;
 mod snapshot;
 mod supervision;
@@ -17,19 +18,18 @@ use agents::name::AgentName;
 use agents::seed::Seed;
 
 pub use self::snapshot::{Moment, Snapshot};
-use super::episode::{Episode, Reply};
+use super::episode::Episode;
 use super::holdout::Holdout;
 pub use super::learner::Member;
 use super::learner::RunningJobs;
 pub use super::order::Order;
 use super::oversight::{Awaited, Oversight};
-use crate::agent::Role;
-use crate::channel::cross;
 use crate::event::{AgentCard, Event, EventKind, Phase};
-use crate::protocol::{self, Protocol as _, Step};
+use crate::flood::Breaker;
 use crate::scenario::{FaultKind, Scenario};
-use crate::task::{Item, Task};
-use crate::training::examples::{Experience, Experiences};
+use crate::task::Task;
+use crate::topology::Floor;
+use crate::training::examples::Experiences;
 use crate::training::trainer::NewJob;
 use crate::training::trigger::Trigger;
 
@@ -45,11 +45,15 @@ pub struct Stage {
     task: Arc<Task>,
     seed: Seed,
     members: BTreeMap<AgentName, Member>,
+    floor: Floor,
     phase: Phase,
     tick: u64,
     events: Vec<Event>,
     next_seq: u64,
     active: BTreeMap<u64, Episode>,
+    /// Answers that the open announcement still waits for.
+    missing: usize,
+    breaker: Breaker,
     next_episode: u64,
     /// Items of the present phase that were begun.
     begun: usize,
@@ -78,19 +82,25 @@ impl Stage {
         members: BTreeMap<AgentName, Member>,
     ) -> Self {
         let seed = Seed::new(scenario.seed);
-        let most = members.values().map(|m| m.plan.warm_up.examples_per_intent).max();
-        let (demonstrations, stream) = task.order(most.unwrap_or(0), seed);
+        let models = members.values().filter_map(|member| member.plan.model());
+        let most = models.map(|model| model.warm_up.examples_per_intent).max();
+        let order = task.support().map(|support| support.order(most.unwrap_or(0), seed));
+        let (demonstrations, stream) = order.unwrap_or_default();
+        let floor = Floor::new(&scenario);
         let triggers = scenario.triggers.iter().map(|plan| Trigger::new(plan.when)).collect();
         Self {
             scenario,
             task,
             seed,
             members,
+            floor,
             phase: Phase::Transfer,
             tick: 0,
             events: Vec::new(),
             next_seq: 0,
             active: BTreeMap::new(),
+            missing: 0,
+            breaker: Breaker::default(),
             next_episode: 0,
             begun: 0,
             played: 0,
@@ -114,20 +124,10 @@ impl Stage {
         std::mem::take(&mut self.events)
     }
 
+    /// The agents in speaking order.
     fn cards(&self) -> Vec<AgentCard> {
-        let card = |(name, member): (&AgentName, &Member)| AgentCard {
-            name: name.clone(),
-            transfer: member.plan.transfer.name().to_owned(),
-            backbone: member.plan.backbone.clone(),
-            trainable: member.adapter.trainable(),
-        };
-        let mut cards: Vec<AgentCard> = self.members.iter().map(card).collect();
-        cards.sort_by_key(|card| match self.members[&card.name].role {
-            Role::Understand => 0,
-            Role::Reply => 1,
-            Role::Evaluate => 2,
-        });
-        cards
+        let names = self.floor.names().iter();
+        names.filter_map(|name| Some(self.members.get(name)?.card(name))).collect()
     }
 
     fn emit(&mut self, kind: EventKind) {
@@ -142,7 +142,7 @@ impl Stage {
         self.probing = false;
         let length = match phase {
             Phase::Play => self.scenario.episodes,
-            _ => self.task.holdout.len() as u64,
+            _ => self.task.holdout() as u64,
         };
         self.emit(EventKind::PhaseStarted { phase, length });
         self.end_tick()
@@ -162,6 +162,7 @@ impl Stage {
             self.stopped = true;
             return self.finish();
         }
+        self.breaker.begin(self.tick);
         if self.phase == Phase::Transfer {
             return self.train();
         }
@@ -175,140 +176,13 @@ impl Stage {
         self.open_turns()
     }
 
-    fn begin_episodes(&mut self) {
-        let (width, total) = match self.phase {
-            Phase::Play => (self.scenario.concurrent_episodes, self.scenario.episodes as usize),
-            _ => (HOLDOUT_WIDTH, self.task.holdout.len()),
-        };
-        while self.active.len() < width && self.begun < total {
-            let item = match self.phase {
-                Phase::Play => self.stream[self.begun % self.stream.len()],
-                _ => self.begun,
-            };
-            self.begun += 1;
-            let id = self.next_episode;
-            self.next_episode += 1;
-            let query = self.item(item).query.clone();
-            self.emit(EventKind::EpisodeStarted { episode: id, item, query });
-            let mut episode = Episode::new(item, protocol::start(&self.scenario.protocol));
-            let steps = episode.protocol.begin();
-            self.active.insert(id, episode);
-            self.follow(id, steps);
-        }
-    }
-
-    fn item(&self, index: usize) -> &Item {
-        match self.phase {
-            Phase::Play => &self.task.train[index],
-            _ => &self.task.holdout[index],
-        }
-    }
-
-    /// Takes a protocol's steps in; a finished episode is scored.
-    fn follow(&mut self, id: u64, steps: Vec<Step>) {
-        for step in steps {
-            match step {
-                Step::Speak { agent, heard } => {
-                    if let Some(episode) = self.active.get_mut(&id) {
-                        episode.asked = Some((agent, heard));
-                    }
-                }
-                Step::End => self.end_episode(id),
-            }
-        }
-    }
-
-    fn close_tick(&mut self) -> Vec<Order> {
-        let answered: Vec<u64> =
-            self.active.iter().filter(|(_, e)| e.answer.is_some()).map(|(id, _)| *id).collect();
-        for id in answered {
-            if let Err(reason) = self.deliver(id) {
-                return vec![Order::Fail(reason)];
-            }
-        }
-        if self.jobs.is_empty() { self.end_tick() } else { self.train() }
-    }
-
-    /// Lets an answer cross the channel and asks the protocol what is next.
-    fn deliver(&mut self, id: u64) -> Result<(), String> {
-        let Some(episode) = self.active.get_mut(&id) else { return Ok(()) };
-        let (Some((from, heard)), Some(reply)) = (episode.asked.take(), episode.answer.take())
-        else {
-            return Ok(());
-        };
-        episode.rejected = 0;
-        let turn = episode.said.len() as u32;
-        let (generation, said) = match reply {
-            Reply::Said(generation, said) => (generation, said),
-            Reply::Rejected(reason) | Reply::Silent(reason) => {
-                episode.said.push(None);
-                let steps = episode.protocol.heard(turn, &from, None);
-                self.emit(EventKind::TurnSkipped { episode: id, turn, agent: from, reason });
-                self.follow(id, steps);
-                return Ok(());
-            }
-        };
-        let tokenizer = &self.members[&from].backbone.tokenizer;
-        let delivered =
-            cross(&self.scenario.channel, tokenizer, said).map_err(|error| error.to_string())?;
-        let to = episode.protocol.listener(&from);
-        episode.said.push(Some(delivered.said.clone()));
-        let steps = episode.protocol.heard(turn, &from, Some(&delivered.said));
-        let (tokens, cut) = (delivered.tokens, delivered.cut);
-        let said = delivered.said;
-        self.emit(EventKind::MessageDelivered {
-            episode: id,
-            turn,
-            from,
-            to,
-            generation,
-            heard,
-            said,
-            tokens,
-            cut,
-        });
-        self.follow(id, steps);
-        Ok(())
-    }
-
-    fn end_episode(&mut self, id: u64) {
-        let Some(episode) = self.active.remove(&id) else { return };
-        let item = self.item(episode.item);
-        let intent = self.task.labels[item.intent].clone();
-        let result = episode.result(item, &intent);
-        self.emit(EventKind::EpisodeFinished {
-            episode: id,
-            intent,
-            intent_correct: result.outcome.intent_correct,
-            reward: result.outcome.reward,
-            resolved: result.resolved,
-            verdict: result.verdict,
-        });
-        if self.phase != Phase::Play {
-            self.holdout.episode(result.outcome.intent_correct, result.resolved);
-            self.holdout.understood(episode.item, &episode.said);
-            return;
-        }
-        self.played += 1;
-        self.experiences.push(Experience {
-            item: episode.item,
-            topic: result.topic,
-            reply: result.reply,
-            reward: result.outcome.reward,
-        });
-        for index in 0..self.triggers.len() {
-            if let Some(value) = self.triggers[index].observe(&result.outcome) {
-                self.fire(index, value);
-            }
-        }
-    }
-
     fn next_phase(&mut self) -> Vec<Order> {
+        let Some(support) = self.task.support() else { return self.finish() };
         match self.phase {
             Phase::Play => self.enter(Phase::After),
             Phase::Transfer => self.enter(Phase::Before),
             Phase::Before | Phase::After => {
-                self.probes = self.task.probes();
+                self.probes = support.probes();
                 self.begun = 0;
                 self.probing = true;
                 self.open_probes()
@@ -323,8 +197,8 @@ impl Stage {
     }
 
     fn finish(&mut self) -> Vec<Order> {
-        let generation = |(n, m): (&AgentName, &Member)| (n.clone(), m.adapter.generation());
-        let generations = self.members.iter().map(generation).collect();
+        let models = self.members.iter().filter(|(_, member)| member.model().is_some());
+        let generations = models.map(|(name, m)| (name.clone(), m.generation())).collect();
         let (episodes, stopped) = (self.played, self.stopped);
         self.emit(EventKind::RunFinished { episodes, stopped, generations });
         vec![Order::Finish(self.tick)]

@@ -1,78 +1,73 @@
 //! One after another: each agent speaks once, having heard all before it.
 //!
-//! Ends after the last one. Out-of-turn speech changes nothing.
+//! Ends after the last one. Waits for what is on its way: a later part without the earlier ones' words would
+//! make no sense. Out-of-turn speech changes nothing.
 
-use agents::name::AgentName;
+use std::borrow::Cow;
+
+use agents::seed::Seed;
 use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Step};
 use crate::event::Said;
+use crate::topology::{Floor, Seat};
 
 /// A pipeline in progress.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pipeline {
-    order: Vec<AgentName>,
-    position: usize,
+    position: Seat,
 }
 
 impl Pipeline {
-    /// A pipeline before its first turn.
-    #[must_use]
-    pub fn new(order: Vec<AgentName>) -> Self {
-        Self { order, position: 0 }
-    }
-
-    fn step(&self) -> Vec<Step> {
-        match self.order.get(self.position) {
-            Some(agent) => {
-                let heard = (0..self.position as u32).collect();
-                vec![Step::Speak { agent: agent.clone(), heard }]
-            }
-            None => vec![Step::End],
-        }
+    fn step(&self, floor: &Floor) -> Vec<Step> {
+        if self.position < floor.len() { vec![Step::Speak(self.position)] } else { vec![Step::End] }
     }
 }
 
 impl Protocol for Pipeline {
-    fn begin(&mut self) -> Vec<Step> {
-        self.step()
+    fn begin(&mut self, floor: &Floor) -> Vec<Step> {
+        self.step(floor)
     }
 
-    fn heard(&mut self, _turn: u32, agent: &AgentName, _said: Option<&Said>) -> Vec<Step> {
-        if self.order.get(self.position) != Some(agent) {
+    fn heard(&mut self, seat: Seat, _said: Option<&Said>, floor: &Floor) -> Vec<Step> {
+        if seat != self.position {
             return Vec::new();
         }
         self.position += 1;
-        self.step()
+        self.step(floor)
     }
 
-    fn listener(&self, agent: &AgentName) -> Option<AgentName> {
-        let place = self.order.iter().position(|name| name == agent)?;
-        self.order.get(place + 1).cloned()
+    fn listeners<'f>(
+        &self,
+        seat: Seat,
+        floor: &'f Floor,
+        _draw: &dyn Fn() -> Seed,
+    ) -> Cow<'f, [Seat]> {
+        Cow::Borrowed(floor.seats().get(seat + 1..).unwrap_or_default())
+    }
+
+    fn waits(&self) -> bool {
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::floor;
     use super::*;
-
-    fn name(text: &str) -> AgentName {
-        AgentName::new(text).unwrap()
-    }
-
-    fn speak(agent: &str, heard: &[u32]) -> Vec<Step> {
-        vec![Step::Speak { agent: name(agent), heard: heard.to_vec() }]
-    }
+    use crate::scenario::TopologyPlan;
 
     #[test]
     fn each_speaks_once_in_order_and_then_it_ends() {
-        let mut pipeline = Pipeline::new(vec![name("a"), name("b")]);
+        let floor = floor(3, &TopologyPlan::Complete);
+        let mut pipeline = Pipeline::default();
         let said = Said::Text { text: "x".into() };
-        assert_eq!(pipeline.begin(), speak("a", &[]));
-        assert_eq!(pipeline.heard(0, &name("b"), Some(&said)), [], "b is out of turn");
-        assert_eq!(pipeline.heard(0, &name("a"), None), speak("b", &[0]));
-        assert_eq!(pipeline.heard(1, &name("b"), Some(&said)), [Step::End]);
-        assert_eq!(pipeline.listener(&name("a")), Some(name("b")));
-        assert_eq!(pipeline.listener(&name("b")), None);
+        assert_eq!(pipeline.begin(&floor), [Step::Speak(0)]);
+        assert_eq!(pipeline.heard(1, Some(&said), &floor), [], "1 is out of turn");
+        assert_eq!(pipeline.heard(0, None, &floor), [Step::Speak(1)]);
+        assert_eq!(pipeline.heard(1, Some(&said), &floor), [Step::Speak(2)]);
+        assert_eq!(pipeline.heard(2, Some(&said), &floor), [Step::End]);
+        assert_eq!(*pipeline.listeners(0, &floor, &|| Seed::new(1)), [1, 2]);
+        assert!(pipeline.listeners(2, &floor, &|| Seed::new(1)).is_empty());
     }
 }

@@ -38,7 +38,8 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
     for (name, architecture) in &known {
         let mut trained = Vec::new();
         let (mut settings, mut writes) = (None, false);
-        for (agent, plan) in scenario.agents.iter().filter(|(_, plan)| plan.backbone == **name) {
+        let models = scenario.agents.iter().filter_map(|(agent, own)| Some((agent, own.model()?)));
+        for (agent, plan) in models.filter(|(_, plan)| plan.backbone == **name) {
             let method = match &plan.transfer {
                 TransferPlan::Feature { .. } | TransferPlan::Adapter { .. } => Method::Frozen,
                 TransferPlan::Text(method) => method.clone(),

@@ -214,8 +214,11 @@ async fn let_go(directory: &Path) {
 fn can_change(before: &Scenario, after: &Scenario) -> Result<(), ForkError> {
     let agents = |scenario: &Scenario| -> Vec<_> {
         let all = scenario.agents.iter();
-        all.map(|(name, plan)| (name.clone(), plan.backbone.clone(), plan.transfer.clone()))
-            .collect()
+        all.map(|(name, plan)| {
+            let model = plan.model().map(|model| (model.backbone.clone(), model.transfer.clone()));
+            (name.clone(), model)
+        })
+        .collect()
     };
     let what = if before.task != after.task {
         "the task and its data"
@@ -373,16 +376,19 @@ fn exchange(
     let fail = |reason: String| ForkError::Change(format!("the weights of {agent}: {reason}"));
     let member = parts.members.get(agent);
     let member = member.ok_or_else(|| fail("there is no such agent".to_owned()))?;
+    let (Some(plan), Some(model)) = (member.plan.model(), member.model()) else {
+        return Err(fail("it is a scripted agent, and has none".to_owned()));
+    };
     if stored.stage.learners().any(|(_, learner)| learner == agent) {
         let reason = "it is learning at this tick, and what it learns would replace them";
         return Err(fail(format!("{reason}; choose another tick")));
     }
-    let labels = member.plan.transfer.labels();
+    let labels = plan.transfer.labels();
     let plan = TransferPlan::Adapter { folder: folder.to_owned(), labels };
-    let start = start::of(&plan, &member.backbone, &parts.task, Seed::new(0)).map_err(fail)?;
+    let start = start::of(&plan, &model.backbone, &parts.task, Seed::new(0)).map_err(fail)?;
     let generation = stored.stage.generations().get(agent).copied().unwrap_or_default().next();
     let (spec, tensors) = (start.adapter.spec().clone(), start.adapter.tensors().clone());
-    let adapter = Adapter::assemble(spec, generation, tensors, &member.backbone);
+    let adapter = Adapter::assemble(spec, generation, tensors, &model.backbone);
     let adapter = adapter.map_err(|e| fail(e.to_string()))?;
     recorder::keep(out, agent, &adapter)?;
     let place = adapter_folder(out, agent, generation);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use agents::adapter::Adapter;
 
 use super::{Parts, Prepared, RunError, RunOptions, gather};
+use crate::agent::Mind;
 use crate::backbone::{Fetching, HubSettings};
 use crate::checkpoint::{self, Checkpoints, Damage, Search, Stored};
 use crate::clock::Timer;
@@ -196,14 +197,16 @@ fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, Re
     let damage = |reason: String| Damage { tick, reason };
     let directory = claim.directory().to_owned();
     for (agent, weights) in &stored.manifest.adapters {
-        let member = members.get_mut(agent);
-        let member = member.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
+        let mind = members.get_mut(agent).map(|member| &mut member.mind);
+        let Some(Mind::Model(model)) = mind else {
+            return Err(damage(format!("there is no agent `{agent}` with a model")).into());
+        };
         if !weights.files.is_empty() {
             let folder = adapter_folder(&directory, agent, weights.generation);
-            let loaded = Adapter::load(&folder, &member.backbone);
-            member.adapter = Arc::new(loaded.map_err(|e| damage(e.to_string()))?);
+            let loaded = Adapter::load(&folder, &model.backbone);
+            model.adapter = Arc::new(loaded.map_err(|e| damage(e.to_string()))?);
         }
-        let found = member.adapter.digest().map_err(|e| damage(e.to_string()))?;
+        let found = model.adapter.digest().map_err(|e| damage(e.to_string()))?;
         if found != weights.digest {
             let generation = weights.generation;
             return Err(damage(format!("the weights {generation} of {agent} are others")).into());

@@ -41,7 +41,7 @@ pub(super) fn of(
     seed: Seed,
 ) -> Result<Start, String> {
     let labels = plan.labels().map(|labels| match labels {
-        Labels::Intent => task.labels.clone(),
+        Labels::Intent => task.support().map(|support| support.labels.clone()).unwrap_or_default(),
         Labels::Resolved => VERDICTS.map(str::to_owned).to_vec(),
     });
     let family = backbone.network.architecture().family;

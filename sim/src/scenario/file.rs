@@ -6,6 +6,7 @@
 
 mod agents;
 mod learning;
+mod meeting;
 mod supervision;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::agents::{
-    AdapterFile, AgentFile, BackboneFile, Ia3File, LoraFile, TransferFile,
+    AdapterFile, AgentFile, BackboneFile, Ia3File, LoraFile, ScriptFile, TransferFile,
 };
 pub(super) use self::learning::{SettingsFile, TrainFile, TriggerFile, WhenFile};
+pub(super) use self::meeting::{
+    ChannelFile, FloodFile, ProtocolFile, TalkFile, TextChannelFile, TopologyFile,
+};
 pub(super) use self::supervision::{AgentSupervisionFile, BackoffFile, FaultFile, SupervisionFile};
 use super::place::At;
 
@@ -42,21 +46,29 @@ pub(super) struct ScenarioFile {
     /// What happens when a part of the society fails.
     #[serde(default)]
     pub(super) supervision: SupervisionFile,
-    /// Pretrained networks by name.
-    #[schemars(required)]
+    /// Pretrained networks by name; a society of scripted agents needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<At<String>, BackboneFile>")]
     pub(super) backbone: Option<BTreeMap<At<String>, BackboneFile>>,
     /// The agents by name: 1 to 32 of a-z, 0-9, `_` and `-`, starting with a letter.
     #[schemars(required)]
     pub(super) agents: Option<At<BTreeMap<At<String>, AgentFile>>>,
-    /// Where queries come from and how replies are scored.
+    /// What episodes are about.
     #[schemars(required)]
     pub(super) task: Option<TaskFile>,
     /// Who speaks when.
     #[schemars(required)]
     pub(super) protocol: Option<ProtocolFile>,
+    /// Who hears whom; everyone hears everyone where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TopologyFile")]
+    pub(super) topology: Option<At<TopologyFile>>,
     /// What happens to messages on their way.
     #[schemars(required)]
     pub(super) channel: Option<ChannelFile>,
+    /// How much an agent may say within a tick before it is silenced.
+    #[serde(default)]
+    pub(super) flood: FloodFile,
     /// When the run is saved on the way, so that it can go on from there after a crash.
     #[serde(default)]
     pub(super) checkpoints: CheckpointsFile,
@@ -74,9 +86,15 @@ impl ScenarioFile {
         self.agents.iter().flat_map(|all| &all.value)
     }
 
-    /// The agent of a name.
+    /// The agent of a name; of one among copies, what it is a copy of.
     pub(super) fn agent(&self, name: &At<String>) -> Option<&AgentFile> {
-        self.agents.as_ref()?.value.get(name)
+        let agents = &self.agents.as_ref()?.value;
+        let own = agents.get(name).filter(|agent| agent.copies.value < 2);
+        own.or_else(|| {
+            let (original, _) = name.value.rsplit_once('-')?;
+            let agent = agents.get(&At::untyped(original.to_owned()))?;
+            agent.names(original).contains(&name.value).then_some(agent)
+        })
     }
 }
 
@@ -106,12 +124,14 @@ impl Default for CheckpointsFile {
     }
 }
 
-/// Where queries come from.
+/// What episodes are about.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TaskFile {
     /// Customer queries, each with an intent and contents that a good reply has.
     Support(SupportFile),
+    /// Free talk among scripted agents.
+    Talk(TalkFile),
 }
 
 /// Customer queries, each with an intent and contents that a good reply has.
@@ -161,38 +181,4 @@ impl Default for ColumnsFile {
             reply: column("reply"),
         }
     }
-}
-
-/// Who speaks when.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ProtocolFile {
-    /// One after another.
-    Pipeline(PipelineFile),
-}
-
-/// One after another.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PipelineFile {
-    /// Who speaks first, second, third: an intent classifier, a writer, a judge of replies.
-    #[schemars(example = ["understand", "reply", "evaluate"])]
-    pub(super) order: At<Vec<At<String>>>,
-}
-
-/// What happens to messages.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ChannelFile {
-    /// Messages are texts.
-    Text(TextChannelFile),
-}
-
-/// Messages are texts.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TextChannelFile {
-    /// Longest message in tokens; the rest is cut off.
-    #[schemars(range(min = 1, max = 4096), example = 48)]
-    pub(super) max_tokens: At<i64>,
 }

@@ -1,10 +1,11 @@
 //! Every mistake that a scenario can contain: one variant each, with its place and a way out.
 //!
 //! Names in the messages are quoted already (see [`super::suggestion`]); nothing here decides what is a
-//! mistake. How many mistakes become one report is in [`report`]; those of ordered faults in
-//! [`fault`].
+//! mistake. How many mistakes become one report is in [`report`]; those of ordered faults in [`fault`], those of
+//! who meets in [`meeting`].
 
 pub mod fault;
+pub mod meeting;
 pub mod report;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use thiserror::Error;
 
 use self::fault::FaultProblem;
+use self::meeting::MeetingProblem;
 
 /// One mistake.
 #[derive(Debug, Error, Diagnostic)]
@@ -435,6 +437,10 @@ pub enum Problem {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Fault(FaultProblem),
+    /// A mistake of who meets, and how.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Meeting(MeetingProblem),
 
     // --- data ----------------------------------------------------------------------------------------
     /// Data that is not there.

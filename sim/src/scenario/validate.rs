@@ -5,6 +5,7 @@
 
 mod data;
 mod learning;
+mod meeting;
 mod society;
 mod supervision;
 mod transfer;
@@ -14,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::file::{ChannelFile, ScenarioFile};
+use super::file::ScenarioFile;
 use super::place::At;
 use super::problem::Problem;
-use super::{ChannelPlan, CheckpointPlan, Origin, Scenario};
+use super::{CheckpointPlan, Origin, Scenario};
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(super) struct Setting<'a> {
 pub(super) struct Declared {
     agents: BTreeSet<String>,
     backbones: BTreeSet<String>,
+    /// The keys of each agent's table.
+    keys: BTreeSet<(String, String)>,
 }
 
 impl Declared {
@@ -60,7 +63,13 @@ impl Declared {
             let keys = table.into_iter().flat_map(|table| table.keys());
             keys.map(|key| key.get_ref().to_string()).collect()
         };
-        Self { agents: names("agents"), backbones: names("backbone") }
+        let agents = file.get("agents").and_then(|table| table.get_ref().as_table());
+        let agents = agents.into_iter().flat_map(|table| table.iter());
+        let keys = agents.flat_map(|(name, agent)| {
+            let keys = agent.get_ref().as_table().into_iter().flat_map(|table| table.keys());
+            keys.map(move |key| (name.get_ref().to_string(), key.get_ref().to_string()))
+        });
+        Self { agents: names("agents"), backbones: names("backbone"), keys: keys.collect() }
     }
 }
 
@@ -99,10 +108,7 @@ impl Check<'_> {
         let triggers = self.triggers();
         let supervision = self.supervision();
         let faults = self.faults();
-        let channel = file
-            .channel
-            .as_ref()
-            .map(|ChannelFile::Text(text)| ChannelPlan { max_tokens: count(&text.max_tokens) });
+        let (topology, channel, flood) = (self.topology(), self.channel(), self.flood());
         Some(Scenario {
             name: String::new(),
             source: String::new(),
@@ -115,7 +121,9 @@ impl Check<'_> {
             agents,
             task: task?,
             protocol: protocol?,
+            topology: topology?,
             channel: channel?,
+            flood,
             triggers,
             training_steps_per_tick: count(&file.training_steps_per_tick),
             supervision: supervision?,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use agents::prompt::words;
 use serde_json::Value;
 
-use super::Item;
+use super::support::Item;
 use crate::scenario::Columns;
 
 /// The largest data file that is read.

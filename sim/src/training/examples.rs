@@ -17,7 +17,8 @@ use agents::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::{Labels, TrainPlan, TransferPlan};
-use crate::task::{Task, reward};
+use crate::task::Support;
+use crate::task::support::reward;
 
 /// Episodes that are remembered at most.
 const LONGEST: usize = 16_384;
@@ -43,7 +44,7 @@ pub struct Experiences(VecDeque<Experience>);
 #[derive(Debug)]
 pub struct LessonContext<'a> {
     /// The task.
-    pub task: &'a Task,
+    pub task: &'a Support,
     /// The learner's vocabulary.
     pub tokenizer: &'a Tokenizer,
     /// Longest reply in tokens.
@@ -172,7 +173,7 @@ fn grpo(recent: &[&Experience], group: usize, context: &LessonContext<'_>) -> Re
 
 /// The task's reward as the judge of sampled replies: what a prompt is known by is its item.
 #[must_use]
-pub fn judge(task: &Task) -> Reward {
+pub fn judge(task: &Support) -> Reward {
     let items = Arc::clone(&task.train);
     Arc::new(move |key, reply| items.get(key).map_or(0.0, |item| reward(item, reply)))
 }

@@ -101,6 +101,8 @@ pub(crate) struct Curves {
     pub(crate) reward: Curve,
     /// Rolling share of recognised intents.
     pub(crate) accuracy: Curve,
+    /// Rolling mean of the agreement, where agents just talk.
+    pub(crate) agreement: Curve,
     /// What happened, by the number of episodes finished before.
     pub(crate) marks: VecDeque<(u64, Mark)>,
     rewards: Rolling,
@@ -113,6 +115,11 @@ impl Curves {
         self.reward.push(mean);
         let mean = self.recognised.push(f64::from(u8::from(recognised)));
         self.accuracy.push(mean);
+    }
+
+    pub(super) fn finish_talk(&mut self, agreement: f64) {
+        let mean = self.rewards.push(agreement);
+        self.agreement.push(mean);
     }
 
     pub(super) fn mark(&mut self, mark: Mark) {

@@ -48,7 +48,21 @@ impl Message {
 
 /// How an episode ended.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) enum Outcome {
+    /// A query was answered.
+    Answer(Answer),
+    /// A talk came to its end.
+    Talk {
+        /// The commonest of the last words, untrusted; empty where nobody spoke.
+        most: String,
+        /// The share of the speakers that said it, from 0 to 1.
+        agreement: f64,
+    },
+}
+
+/// How a query was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
     /// The right intent.
     pub(crate) intent: String,
     /// Whether it was recognised.

@@ -31,6 +31,8 @@ pub(crate) enum Notice {
     Rejected,
     /// Its turn passed without a message.
     Skipped,
+    /// It said too much.
+    Silenced,
 }
 
 impl Notice {
@@ -48,6 +50,7 @@ impl Notice {
             Self::Quarantined => "quarantined:",
             Self::Rejected => "rejected:",
             Self::Skipped => "skipped:",
+            Self::Silenced => "silenced",
         }
     }
 }

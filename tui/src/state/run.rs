@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) done: u64,
     /// Steps or episodes of this part.
     pub(crate) length: u64,
+    /// Whether agents just talk: such a run has no other part than play.
+    pub(crate) is_talk: bool,
     /// Virtual time.
     pub(crate) tick: u64,
     /// Events taken in.
@@ -51,6 +53,7 @@ impl Run {
     }
 
     pub(super) fn enter(&mut self, phase: Phase, length: u64) {
+        self.is_talk |= phase == Phase::Play && self.phase.is_none();
         (self.phase, self.length, self.done) = (Some(phase), length, 0);
     }
 

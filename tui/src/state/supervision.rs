@@ -43,6 +43,10 @@ impl State {
                 };
                 self.note(Notice::Skipped, agent.as_str(), reason.clone());
             }
+            EventKind::AgentSilenced { agent, limit, most, found, until } => {
+                let words = format!("to tick {until}: {limit} {found}, at most {most}");
+                self.note(Notice::Silenced, agent.as_str(), words);
+            }
             EventKind::EngineFailed { reason } => {
                 self.note(Notice::Failed, "engine", reason.clone());
             }

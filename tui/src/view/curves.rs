@@ -17,7 +17,10 @@ use crate::state::curve::{Curve, Mark, WINDOW};
 const WIDE: u16 = 100;
 
 pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    if app.enlarged {
+    if app.state.run.is_talk {
+        // Nothing is right or wrong there, and nobody learns.
+        reward(app, theme, area, buffer);
+    } else if app.enlarged {
         let [left, right] =
             Layout::horizontal([Constraint::Percentage(64), Constraint::Min(0)]).areas(area);
         let [upper, lower] =
@@ -39,17 +42,23 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// What episodes come to: their reward or, where agents just talk, how far they agree.
 fn reward(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let focused = app.pane == Pane::Curves;
     let curves = &app.state.curves;
-    let words = match curves.reward.last() {
-        Some(last) if area.width >= 45 => format!("3 Reward {last:.2}, mean of {WINDOW}"),
-        Some(last) => format!("3 Reward {last:.2}"),
-        None => "3 Reward".to_owned(),
+    let (name, curve) = if app.state.run.is_talk {
+        ("Agreement", &curves.agreement)
+    } else {
+        ("Reward", &curves.reward)
+    };
+    let words = match curve.last() {
+        Some(last) if area.width >= 45 => format!("3 {name} {last:.2}, mean of {WINDOW}"),
+        Some(last) => format!("3 {name} {last:.2}"),
+        None => format!("3 {name}"),
     };
     let inside = panel(theme, title(theme, &words, focused), focused, area, buffer);
     let marks = curves.marks.iter().copied().collect();
-    over_episodes(app, theme, &curves.reward, marks, Tone::Agent(0), inside, buffer);
+    over_episodes(app, theme, curve, marks, Tone::Agent(0), inside, buffer);
     if !curves.marks.is_empty() {
         let legend = legend(theme);
         let width = u16::try_from(legend.width()).unwrap_or(u16::MAX);

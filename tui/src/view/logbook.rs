@@ -55,6 +55,7 @@ fn sign(theme: Theme, notice: Notice) -> (&'static str, Tone) {
         Notice::Restarted => (theme.sign(Sign::Restarting), Tone::Good),
         Notice::Struck => (theme.sign(Sign::Restarting), Tone::Attention),
         Notice::Quarantined => (theme.sign(Sign::Held), Tone::Bad),
+        Notice::Silenced => (theme.sign(Sign::Held), Tone::Attention),
         Notice::Rejected | Notice::Skipped => (theme.sign(Sign::Wrong), Tone::Attention),
     }
 }

@@ -14,7 +14,7 @@ use super::number::{counted, percent};
 use super::panel::{corner, panel, row, title};
 use super::theme::{Sign, Theme, Tone};
 use crate::app::{App, Pane, Scroll};
-use crate::state::exchange::{Entry, Exchange, Message, Outcome};
+use crate::state::exchange::{Answer, Entry, Exchange, Message, Outcome};
 use crate::untrusted::{Untrusted, columns};
 
 /// Lines that one message may take where there is the whole screen.
@@ -224,6 +224,17 @@ impl<'a> Page<'a> {
     }
 
     fn outcome(&self, outcome: &Outcome) -> (String, Tone) {
+        match outcome {
+            Outcome::Answer(answer) => self.answer(answer),
+            Outcome::Talk { most, agreement } => {
+                let most = self.theme.fit(most, 18);
+                let tone = if *agreement >= 0.5 { Tone::Good } else { Tone::Plain };
+                (format!("{} say {most}", percent(*agreement)), tone)
+            }
+        }
+    }
+
+    fn answer(&self, outcome: &Answer) -> (String, Tone) {
         let (sign, word, tone) = if outcome.resolved {
             (Sign::Right, "resolved", Tone::Good)
         } else {
@@ -277,11 +288,15 @@ impl<'a> Page<'a> {
             0 => String::new(),
             cut => format!(", {} cut", counted(cut as u64, "token")),
         };
-        let judged = exchange.outcome.as_ref().and_then(|outcome| match &message.said {
-            Said::Label { .. } => Some((outcome.intent_correct, outcome.intent.as_str())),
-            Said::Verdict { .. } => Some((outcome.verdict_correct, "")),
-            Said::Text { .. } => None,
-        });
+        let judged = match (&exchange.outcome, &message.said) {
+            (Some(Outcome::Answer(answer)), Said::Label { .. }) => {
+                Some((answer.intent_correct, answer.intent.as_str()))
+            }
+            (Some(Outcome::Answer(answer)), Said::Verdict { .. }) => {
+                Some((answer.verdict_correct, ""))
+            }
+            _ => None,
+        };
         let (right, wrong) = (self.theme.sign(Sign::Right), self.theme.sign(Sign::Wrong));
         let (words, tone) = match judged {
             None => (String::new(), Tone::Quiet),

@@ -27,7 +27,9 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(inside.width);
     let mut lines = Vec::new();
     if area.height >= FULL {
-        lines.extend(PHASES.map(|phase| phase_line(app, theme, phase, width)));
+        let parts = PHASES.into_iter();
+        let parts = parts.filter(|phase| !app.state.run.is_talk || *phase == Phase::Play);
+        lines.extend(parts.map(|phase| phase_line(app, theme, phase, width)));
     } else {
         lines.push(phase_line(app, theme, app.state.run.phase.unwrap_or(Phase::Transfer), width));
     }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Widget};
 use sim::event::Scores;
 
-use super::number::counted;
+use super::number::{counted, percent};
 use super::panel::{panel, title};
 use super::theme::{Sign, Theme, Tone};
 use crate::app::{App, Pane};
@@ -25,7 +25,13 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
         }
     };
     gap(&mut lines);
-    lines.extend(holdout(app, theme, usize::from(inside.width)));
+    if app.state.run.is_talk {
+        let agreement = app.state.curves.agreement.last().map(percent);
+        let agreement = agreement.unwrap_or_else(|| "-".to_owned());
+        lines.push(Line::raw(format!("Agreement at the end of the last talks: {agreement}")));
+    } else {
+        lines.extend(holdout(app, theme, usize::from(inside.width)));
+    }
     gap(&mut lines);
     let room = usize::from(inside.height).saturating_sub(lines.len() + 3);
     lines.extend(agents(app, theme, usize::from(inside.width), room));
@@ -36,7 +42,8 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
 
 fn standing(app: &App, theme: Theme) -> Line<'static> {
     let run = &app.state.run;
-    let played = app.state.curves.reward.steps();
+    let curves = &app.state.curves;
+    let played = curves.reward.steps() + curves.agreement.steps();
     let (sign, word, tone) = match run.ending {
         Ending::Lost => (Sign::Wrong, "no result", Tone::Bad),
         Ending::Stopped => (Sign::Right, "stopped", Tone::Attention),

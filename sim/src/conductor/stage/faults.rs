@@ -12,36 +12,43 @@ use crate::scenario::{FaultKind, FaultTime};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Strike {
     pub(super) kind: FaultKind,
-    /// Whose turn; none where it strikes the engine.
-    pub(super) episode: Option<u64>,
+    /// Whose turn: the episode and its number there; none where it strikes the engine.
+    pub(super) turn: Option<(u64, u32)>,
 }
 
 impl Stage {
     /// The fault that strikes the turns of this tick.
     pub(super) fn strike_turn(&mut self) -> Option<Strike> {
-        let due = self.due();
         for index in 0..self.scenario.faults.len() {
             let plan = &self.scenario.faults[index];
             let (kind, agent) = (plan.kind, plan.agent.clone());
-            let episode = match &agent {
+            let turn = match &agent {
                 Some(agent) if self.oversight.quarantined.contains(agent) => continue,
-                Some(agent) => match due.iter().find(|(_, due)| due == agent) {
-                    Some((id, _)) => Some(*id),
-                    None => continue,
-                },
-                None if kind == FaultKind::LostEngine && !due.is_empty() => None,
+                Some(agent) => {
+                    let mut due = self.due();
+                    match due.find(|(_, asked)| self.floor.name(asked.seat) == agent) {
+                        Some((id, asked)) => Some((id, asked.turn)),
+                        None => continue,
+                    }
+                }
+                None if kind == FaultKind::LostEngine && self.asks_the_engine() => None,
                 None => continue,
             };
             if self.is_due(index) {
-                self.emit(EventKind::FaultInjected {
-                    fault: kind.name().to_owned(),
-                    agent,
-                    episode,
-                });
-                return Some(Strike { kind, episode });
+                let (fault, episode) = (kind.name().to_owned(), turn.map(|(id, _)| id));
+                self.emit(EventKind::FaultInjected { fault, agent, episode });
+                return Some(Strike { kind, turn });
             }
         }
         None
+    }
+
+    /// Whether an agent with a model is due.
+    fn asks_the_engine(&self) -> bool {
+        self.due().any(|(_, asked)| {
+            let member = self.members.get(self.floor.name(asked.seat));
+            member.is_some_and(|member| member.model().is_some())
+        })
     }
 
     /// Whether a fault of this kind strikes now what is shared by all.

@@ -6,11 +6,12 @@ use agents::learning::job::JobSpec;
 use agents::name::AgentName;
 
 use super::{Order, Stage};
-use crate::conductor::learner::{Member, Running};
+use crate::conductor::learner::{Member, Running, warm_up};
 use crate::conductor::oversight::Awaited;
 use crate::event::{EventKind, Phase};
 use crate::protocol;
-use crate::scenario::FaultKind;
+use crate::scenario::{FaultKind, ModelPlan, TriggerPlan};
+use crate::task::Support;
 use crate::training::examples::LessonContext;
 use crate::training::trainer::{JobReport, NewJob};
 
@@ -34,9 +35,15 @@ impl Stage {
         let mut specs = Vec::new();
         for name in names {
             let member = &self.members[&name];
+            let (Some(plan), Some(model), Some(support)) =
+                (member.plan.model(), member.model(), self.task.support())
+            else {
+                continue;
+            };
             let seed = self.seed.child("warm-up").child(name.as_str());
-            let shown = self.shown_to(member);
-            match member.warm_up(&self.task.demonstrations(&shown, seed), seed) {
+            let shown = self.shown_to(support, plan);
+            let demonstrations = support.demonstrations(&shown, seed);
+            match warm_up(&plan.warm_up, model, &demonstrations, seed) {
                 Ok(Some(spec)) => {
                     length = length.max(spec.steps as u64);
                     specs.push((name, spec));
@@ -44,6 +51,9 @@ impl Stage {
                 Ok(None) => {}
                 Err(error) => return vec![Order::Fail(error.to_string())],
             }
+        }
+        if self.task.support().is_none() {
+            return self.enter(Phase::Play);
         }
         self.emit(EventKind::PhaseStarted { phase: Phase::Transfer, length });
         for (name, spec) in specs {
@@ -70,9 +80,9 @@ impl Stage {
     }
 
     /// The demonstrations an agent sees: the first so many of each intent.
-    fn shown_to(&self, member: &Member) -> Vec<usize> {
-        let per_intent = member.plan.warm_up.examples_per_intent;
-        self.task.split(self.demonstrations.clone(), per_intent).0
+    fn shown_to(&self, support: &Support, plan: &ModelPlan) -> Vec<usize> {
+        let per_intent = plan.warm_up.examples_per_intent;
+        support.split(self.demonstrations.clone(), per_intent).0
     }
 
     pub(super) fn fire(&mut self, index: usize, value: f64) {
@@ -80,22 +90,7 @@ impl Stage {
         let plan = &scenario.triggers[index];
         let busy = self.jobs.values().any(|job| job.agent == plan.agent)
             || self.oversight.quarantined.contains(&plan.agent);
-        let member = &self.members[&plan.agent];
-        let lesson = if busy {
-            None
-        } else {
-            let rehearsed = self.shown_to(member);
-            let context = LessonContext {
-                task: &self.task,
-                tokenizer: &member.backbone.tokenizer,
-                max_tokens: scenario.channel.max_tokens,
-                temperature: member.plan.temperature,
-                seed: self.seed.child("job").index(self.next_job),
-                rehearsed: &rehearsed,
-            };
-            // A text that cannot be tokenized would have failed the episode that brought it.
-            self.experiences.lesson(&plan.train, &member.plan.transfer, &context).ok().flatten()
-        };
+        let lesson = if busy { None } else { self.lesson(plan) };
         self.emit(EventKind::TriggerFired {
             trigger: index,
             rule: self.triggers[index].name().to_owned(),
@@ -109,11 +104,28 @@ impl Stage {
         }
     }
 
+    /// What there is to learn for a trigger.
+    fn lesson(&self, trigger: &TriggerPlan) -> Option<JobSpec> {
+        let (member, support) = (self.members.get(&trigger.agent)?, self.task.support()?);
+        let (plan, model) = (member.plan.model()?, member.model()?);
+        let rehearsed = self.shown_to(support, plan);
+        let context = LessonContext {
+            task: support,
+            tokenizer: &model.backbone.tokenizer,
+            max_tokens: self.scenario.channel.max_tokens,
+            temperature: plan.temperature,
+            seed: self.seed.child("job").index(self.next_job),
+            rehearsed: &rehearsed,
+        };
+        // A text that cannot be tokenized would have failed the episode that brought it.
+        self.experiences.lesson(&trigger.train, &plan.transfer, &context).ok().flatten()
+    }
+
     fn add_job(&mut self, agent: &AgentName, spec: JobSpec, objective: &str) {
         let job = self.next_job;
         self.next_job += 1;
-        let member = &self.members[agent];
-        let (backbone, adapter) = (Arc::clone(&member.backbone), Arc::clone(&member.adapter));
+        let Some(model) = self.members.get(agent).and_then(Member::model) else { return };
+        let (backbone, adapter) = (Arc::clone(&model.backbone), Arc::clone(&model.adapter));
         let (examples, steps) = (spec.lesson.len(), spec.steps);
         let begun = NewJob { job, backbone, adapter: Arc::clone(&adapter), spec, snapshot: None };
         self.begin.push(begun.clone());
@@ -194,7 +206,7 @@ impl Stage {
         let generation = adapter.generation();
         let digest = adapter.digest().unwrap_or_default();
         self.emit(EventKind::GenerationPublished { agent: agent.clone(), generation, job, digest });
-        self.members.get_mut(&agent)?.adapter = Arc::clone(&adapter);
+        self.members.get_mut(&agent)?.mind.swap(Arc::clone(&adapter));
         Some(Order::Publish { agent, adapter })
     }
 }

@@ -16,6 +16,7 @@ use super::{Episode, Holdout, Member, PROBES, Stage};
 use crate::conductor::learner::Running;
 use crate::conductor::oversight::{Awaited, Oversight};
 use crate::event::{Phase, Said};
+use crate::flood::Breaker;
 use crate::scenario::Scenario;
 use crate::task::Task;
 use crate::training::examples::{Experiences, judge};
@@ -29,6 +30,7 @@ pub struct Snapshot {
     tick: u64,
     next_seq: u64,
     active: BTreeMap<u64, Episode>,
+    breaker: Breaker,
     next_episode: u64,
     begun: usize,
     played: u64,
@@ -97,11 +99,14 @@ impl Stage {
             task: _,
             seed: _,
             members,
+            floor: _,
             phase,
             tick,
             events,
             next_seq,
             active,
+            missing: _,
+            breaker,
             next_episode,
             begun,
             played,
@@ -131,14 +136,17 @@ impl Stage {
             let (first_loss, last_loss) = (*first_loss, *last_loss);
             learning.insert(job, Learning { agent, examples, steps, first_loss, last_loss });
         }
-        let adapters: BTreeMap<AgentName, Arc<Adapter>> =
-            members.iter().map(|(name, m)| (name.clone(), Arc::clone(&m.adapter))).collect();
+        let adapters: BTreeMap<AgentName, Arc<Adapter>> = members
+            .iter()
+            .filter_map(|(name, m)| Some((name.clone(), Arc::clone(m.adapter()?))))
+            .collect();
         let generation = |(name, a): (&AgentName, &Arc<Adapter>)| (name.clone(), a.generation());
         let stage = Snapshot {
             phase: *phase,
             tick: *tick,
             next_seq: *next_seq,
             active: active.clone(),
+            breaker: breaker.clone(),
             next_episode: *next_episode,
             begun: *begun,
             played: *played,
@@ -165,20 +173,21 @@ impl Stage {
         snapshot: Snapshot,
         mut jobs: BTreeMap<u64, JobSnapshot>,
     ) -> Result<Self, String> {
-        snapshot.check(&task, &members)?;
         let mut stage = Self::new(scenario, task, members);
+        snapshot.check(&stage)?;
         let Snapshot { triggers, jobs: learning, .. } = snapshot;
         stage.phase = snapshot.phase;
         stage.tick = snapshot.tick;
         stage.next_seq = snapshot.next_seq;
         stage.active = snapshot.active;
+        stage.breaker = snapshot.breaker;
         stage.next_episode = snapshot.next_episode;
         stage.begun = snapshot.begun;
         stage.played = snapshot.played;
         stage.holdout = snapshot.holdout;
         stage.probing = snapshot.probing;
-        if stage.probing {
-            stage.probes = stage.task.probes();
+        if let (true, Some(support)) = (stage.probing, stage.task.support()) {
+            stage.probes = support.probes();
         }
         stage.experiences = snapshot.experiences;
         stage.next_job = snapshot.next_job;
@@ -188,17 +197,19 @@ impl Stage {
         {
             *trigger = Trigger::with_memory(plan.when, memory);
         }
-        let judge = judge(&stage.task);
+        let task = Arc::clone(&stage.task);
         for (job, one) in learning {
             let Learning { agent, examples, steps, first_loss, last_loss } = one;
             let missing = || format!("job {job} of {agent} is not there");
             let snapshot = jobs.remove(&job).ok_or_else(missing)?;
-            let member = stage.members.get(&agent).ok_or_else(missing)?;
+            let model = stage.members.get(&agent).and_then(Member::model);
+            let model = model.ok_or_else(missing)?;
+            let support = task.support().ok_or_else(missing)?;
             let begun = NewJob {
                 job,
-                backbone: Arc::clone(&member.backbone),
-                adapter: Arc::clone(&member.adapter),
-                spec: snapshot.spec(&judge),
+                backbone: Arc::clone(&model.backbone),
+                adapter: Arc::clone(&model.adapter),
+                spec: snapshot.spec(&judge(support)),
                 snapshot: Some(Arc::new(snapshot)),
             };
             stage.begin.push(begun.clone());
@@ -249,51 +260,55 @@ impl Snapshot {
     /// # Errors
     /// When there is no such message, or it is not a text.
     pub fn edit(&mut self, episode: u64, turn: u32, text: &str) -> Result<(), String> {
-        let open: Vec<String> = self
-            .active
-            .iter()
-            .flat_map(|(id, e)| (0..e.said.len()).map(move |turn| format!("{id}:{turn}")))
-            .collect();
+        let turns = |(id, episode): (&u64, &Episode)| -> Vec<String> {
+            let said = episode.said.iter().zip(0_u32..).filter(|(said, _)| said.is_some());
+            said.map(|(_, turn)| format!("{id}:{turn}")).collect()
+        };
+        let open: Vec<String> = self.active.iter().flat_map(turns).collect();
         let said = self
             .active
             .get_mut(&episode)
             .and_then(|episode| episode.said.get_mut(turn as usize))
             .and_then(Option::as_mut);
-        match said {
-            Some(Said::Text { text: old }) => text.clone_into(old),
-            Some(Said::Label { label, .. }) => text.clone_into(label),
-            Some(Said::Verdict { .. }) => {
+        let Some(spoken) = said else {
+            let open = if open.is_empty() { "none".to_owned() } else { open.join(", ") };
+            return Err(format!(
+                "there is no message {episode}:{turn} in an episode that goes on after tick {}; those are \
+                 {open}",
+                self.tick
+            ));
+        };
+        let text = text.to_owned();
+        let edited = match &**spoken {
+            Said::Text { .. } => Said::Text { text },
+            Said::Label { confidence, .. } => Said::Label { label: text, confidence: *confidence },
+            Said::Verdict { .. } => {
                 return Err(format!("the message {episode}:{turn} is a verdict, not words"));
             }
-            None => {
-                let open = if open.is_empty() { "none".to_owned() } else { open.join(", ") };
-                return Err(format!(
-                    "there is no message {episode}:{turn} in an episode that goes on after tick {}; \
-                     those are {open}",
-                    self.tick
-                ));
-            }
-        }
+        };
+        *spoken = edited.into();
         Ok(())
     }
 
     /// Whether all that it points at is there.
-    fn check(&self, task: &Task, members: &BTreeMap<AgentName, Member>) -> Result<(), String> {
-        let items = match self.phase {
-            Phase::Play => task.train.len(),
-            _ => task.holdout.len(),
+    fn check(&self, stage: &Stage) -> Result<(), String> {
+        let items = match (&*stage.task, self.phase) {
+            (Task::Talk(talk), _) => talk.len(),
+            (Task::Support(support), Phase::Play) => support.train.len(),
+            (Task::Support(support), _) => support.holdout.len(),
         };
+        let seats = stage.floor.len();
         for (id, episode) in &self.active {
-            let known = episode.asked.as_ref().is_none_or(|(agent, _)| members.contains_key(agent));
-            if episode.item >= items || !known || *id >= PROBES {
+            if episode.item >= items || *id >= PROBES || !episode.fits(seats) {
                 return Err(format!("episode {id} is not one of this scenario"));
             }
         }
-        if !self.experiences.items().all(|item| item < task.train.len()) {
+        let train = stage.task.support().map_or(0, |support| support.train.len());
+        if !self.experiences.items().all(|item| item < train) {
             return Err("its experiences are not those of this task".to_owned());
         }
         for agent in self.generations.keys() {
-            if !members.contains_key(agent) {
+            if !stage.members.contains_key(agent) {
                 return Err(format!("there is no agent `{agent}` in this scenario"));
             }
         }

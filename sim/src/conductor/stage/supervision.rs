@@ -82,8 +82,8 @@ impl Stage {
                 Part::Engine => restart.engine = true,
                 Part::Trainer => restart.trainer = true,
                 Part::Agent(name) => {
-                    let adapter = self.members.get(name).map(|member| Arc::clone(&member.adapter));
-                    restart.agents.extend(adapter.map(|adapter| (name.clone(), adapter)));
+                    let adapter = self.members.get(name).and_then(|member| member.adapter());
+                    restart.agents.push((name.clone(), adapter.map(Arc::clone)));
                 }
             }
         }
@@ -142,7 +142,7 @@ impl Stage {
         }
         for agent in agents {
             let Some(member) = self.members.get(agent) else { continue };
-            let generation = member.adapter.generation();
+            let generation = member.generation();
             let restarts = self.came_back(&Part::Agent(agent.clone()));
             self.emit(EventKind::AgentRestarted { agent: agent.clone(), restarts, generation });
         }

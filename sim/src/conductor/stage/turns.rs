@@ -8,50 +8,89 @@ use agents::adapter::Generation;
 use agents::name::AgentName;
 
 use super::faults::Strike;
+use super::meeting::silence;
 use super::{Order, PROBES, Stage};
-use crate::agent::{Failure, Turn};
+use crate::agent::{Failure, Turn, TurnId};
 use crate::conductor::ENGINE_LOST;
-use crate::conductor::episode::Reply;
+use crate::conductor::episode::{Asked, Episode, Reply};
 use crate::conductor::oversight::Awaited;
 use crate::event::{EventKind, Phase, Said};
+use crate::protocol::Protocol as _;
 use crate::scenario::FaultKind;
 
 impl Stage {
     /// Lets everyone speak who is due; an ordered fault may strike one of them.
     pub(super) fn open_turns(&mut self) -> Vec<Order> {
+        self.read_mailboxes();
         let strike = self.strike_turn();
         self.ask(strike)
     }
 
+    /// Has every agent that is due read its mailbox. One whose protocol waits for what is on its way to it is
+    /// not due yet.
+    fn read_mailboxes(&mut self) {
+        let tick = self.tick;
+        for episode in self.active.values_mut() {
+            let waits = episode.protocol.waits();
+            for asked in episode.asked.iter_mut().filter(|asked| asked.heard.is_none()) {
+                let mailbox = &mut episode.seated[asked.seat].mailbox;
+                if !(waits && mailbox.expects(tick)) {
+                    asked.heard = Some(mailbox.read(tick));
+                }
+            }
+        }
+    }
+
     /// Whose turn it is, by episode.
-    pub(super) fn due(&self) -> Vec<(u64, AgentName)> {
-        let due = self.active.iter();
-        due.filter_map(|(id, episode)| Some((*id, episode.asked.clone()?.0))).collect()
+    pub(super) fn due(&self) -> impl Iterator<Item = (u64, &Asked)> {
+        let due = |asked: &&Asked| asked.heard.is_some();
+        self.active.iter().flat_map(move |(id, e)| e.asked.iter().filter(due).map(|a| (*id, a)))
     }
 
     /// Asks for all turns that are due and not given up.
     pub(super) fn ask(&mut self, strike: Option<Strike>) -> Vec<Order> {
         self.oversight.round += 1;
         let round = self.oversight.round;
-        let (mut keys, mut turns) = (Vec::new(), Vec::new());
-        for (id, agent) in self.due() {
-            let Some(episode) = self.active.get_mut(&id) else { continue };
-            if self.oversight.quarantined.contains(&agent) {
-                episode.answer = Some(Reply::Silent("it is in quarantine".to_owned()));
+        let (mut keys, mut turns, mut missing) = (Vec::new(), Vec::new(), 0);
+        let mut active = std::mem::take(&mut self.active);
+        for (&id, episode) in &mut active {
+            for place in 0..episode.asked.len() {
+                let Asked { turn, seat, .. } = episode.asked[place];
+                let agent = self.floor.name(seat).clone();
+                let asked = &mut episode.asked[place];
+                if asked.heard.is_none() {
+                    continue;
+                }
+                if self.oversight.quarantined.contains(&agent) {
+                    asked.answer = Some(Reply::Silent("it is in quarantine".to_owned()));
+                } else if let Some(until) = self.breaker.silence(seat, self.tick) {
+                    asked.answer = Some(Reply::Silent(silence(until)));
+                }
+                if matches!(asked.answer, Some(Reply::Silent(_))) {
+                    continue;
+                }
+                asked.answer = None;
+                missing += 1;
+                let struck = strike.filter(|strike| strike.turn == Some((id, turn)));
+                if self.members.get(&agent).is_some_and(|member| member.model().is_some()) {
+                    keys.push((round, agent.clone(), id));
+                }
+                if let Some(turn) = self.turn(id, episode, place, struck.map(|s| s.kind)) {
+                    turns.extend(self.speak(agent, turn));
+                }
             }
-            if matches!(episode.answer, Some(Reply::Silent(_))) {
-                continue;
-            }
-            episode.answer = None;
-            let kind = strike.as_ref().filter(|s| s.episode == Some(id)).map(|s| s.kind);
-            turns.extend(self.speak(id, &agent, kind));
-            keys.push((round, agent, id));
         }
-        if keys.is_empty() {
+        self.active = active;
+        self.missing = missing;
+        if missing == 0 {
             return self.close();
         }
         self.oversight.awaited = Awaited::Answers;
-        let mut orders = vec![Order::Expect(keys)];
+        // Scripts do not ask the engine: it is told of the others only.
+        let mut orders = Vec::with_capacity(turns.len() + 3);
+        if !keys.is_empty() {
+            orders.push(Order::Expect(keys));
+        }
         if strike.is_some_and(|strike| strike.kind == FaultKind::LostEngine) {
             orders.push(Order::LoseEngine);
         }
@@ -62,70 +101,71 @@ impl Stage {
     }
 
     /// The order to speak, and where it will be in vain the order to notice that.
-    fn speak(&self, id: u64, agent: &AgentName, fault: Option<FaultKind>) -> Vec<Order> {
-        let deadline = self.scenario.supervision.turn_deadline;
-        let fault = match fault {
-            Some(FaultKind::SlowReply(late)) if late >= deadline => Some(FaultKind::Hang),
-            fault => fault,
-        };
-        let round = self.oversight.round;
-        let agent = agent.clone();
-        let Some(turn) = self.turn(id, fault) else { return Vec::new() };
-        let mut orders = vec![Order::Speak { agent: agent.clone(), turn }];
-        if fault == Some(FaultKind::Hang) {
-            orders.push(Order::Hang { agent, round, milliseconds: deadline });
+    fn speak(&self, agent: AgentName, mut turn: Turn) -> impl Iterator<Item = Order> + use<> {
+        let milliseconds = self.scenario.supervision.turn_deadline;
+        if matches!(turn.fault, Some(FaultKind::SlowReply(late)) if late >= milliseconds) {
+            turn.fault = Some(FaultKind::Hang);
         }
-        orders
+        let (round, hangs) = (turn.round, turn.fault == Some(FaultKind::Hang));
+        let hang = hangs.then(|| Order::Hang { agent: agent.clone(), round, milliseconds });
+        [Order::Speak { agent, turn }].into_iter().chain(hang)
     }
 
-    fn turn(&self, id: u64, fault: Option<FaultKind>) -> Option<Turn> {
-        let (greedy, round) = (self.phase != Phase::Play, self.oversight.round);
+    fn turn(
+        &self,
+        id: u64,
+        episode: &Episode,
+        place: usize,
+        fault: Option<FaultKind>,
+    ) -> Option<Turn> {
+        let asked = episode.asked.get(place)?;
+        let (greedy, round, turn) = (self.phase != Phase::Play, self.oversight.round, asked.turn);
         if id >= PROBES {
             let (item, reply, _) = self.probes.get((id - PROBES) as usize)?;
-            let query = self.task.holdout[*item].query.clone();
+            let query = self.query(*item).to_owned();
             let topic = self.holdout.topic(*item).cloned();
-            let heard = topic.into_iter().chain([Said::Text { text: reply.clone() }]).collect();
-            return Some(Turn { episode: id, turn: 0, query, heard, greedy, round, fault });
+            let reply = Said::Text { text: reply.clone() }.into();
+            let heard = topic.into_iter().chain([reply]).collect();
+            return Some(Turn { episode: id, turn, query, heard, own: None, greedy, round, fault });
         }
-        let episode = self.active.get(&id)?;
-        let (_, turns) = episode.asked.as_ref()?;
-        let heard =
-            turns.iter().filter_map(|&t| episode.said.get(t as usize).cloned().flatten()).collect();
-        let query = self.item(episode.item).query.clone();
-        let turn = episode.said.len() as u32;
-        Some(Turn { episode: id, turn, query, heard, greedy, round, fault })
+        let heard = asked.heard.iter().flatten();
+        let heard = heard.filter_map(|&turn| episode.spoken(turn).cloned()).collect();
+        let own = episode.seated.get(asked.seat).and_then(|seated| seated.last);
+        let own = own.and_then(|turn| episode.spoken(turn).cloned());
+        let query = self.query(episode.item).to_owned();
+        Some(Turn { episode: id, turn, query, heard, own, greedy, round, fault })
     }
 
     /// Notes what came of a turn; the last one that is missing closes the tick.
     pub fn replied(
         &mut self,
         agent: &AgentName,
-        id: u64,
-        round: u64,
+        turn: TurnId,
         generation: Generation,
         said: Result<Said, Failure>,
     ) -> Vec<Order> {
-        if round != self.oversight.round || self.oversight.awaited != Awaited::Answers {
+        if turn.round != self.oversight.round || self.oversight.awaited != Awaited::Answers {
             return Vec::new();
         }
-        let Some(episode) = self.active.get_mut(&id) else { return Vec::new() };
-        if episode.asked.as_ref().is_none_or(|(asked, _)| asked != agent) {
+        let Some(asked) = self.active.get_mut(&turn.episode).and_then(|e| e.asked(turn.turn))
+        else {
+            return Vec::new();
+        };
+        if self.floor.name(asked.seat) != agent || asked.answer.is_some() {
             return Vec::new();
         }
-        match said {
-            Ok(said) => drop(episode.answer.get_or_insert(Reply::Said(generation, said))),
-            Err(Failure::Rejected(reason)) => {
-                episode.answer.get_or_insert(Reply::Rejected(reason));
-            }
+        asked.answer = Some(match said {
+            Ok(said) => Reply::Said(generation, said),
+            Err(Failure::Rejected(reason)) => Reply::Rejected(reason),
             Err(Failure::EngineLost) => return self.engine_failed(ENGINE_LOST),
             Err(Failure::Impossible(reason)) => {
                 // The engine waits for this turn: the others are announced again without it.
-                episode.answer = Some(Reply::Silent(reason));
+                asked.answer = Some(Reply::Silent(reason));
                 return self.ask(None);
             }
-        }
-        let complete = self.active.values().all(|e| e.asked.is_none() || e.answer.is_some());
-        if complete { self.complete() } else { Vec::new() }
+        });
+        self.missing -= 1;
+        if self.missing == 0 { self.complete() } else { Vec::new() }
     }
 
     /// Closes the tick, unless an answer was rejected and another may be better.
@@ -133,21 +173,20 @@ impl Stage {
         let most = self.scenario.supervision.attempts;
         let mut rejections = Vec::new();
         let mut again = false;
-        for (&id, episode) in &mut self.active {
-            let (Some((agent, _)), Some(Reply::Rejected(reason))) =
-                (&episode.asked, &episode.answer)
-            else {
-                continue;
-            };
-            episode.rejected += 1;
-            let (agent, reason, attempt) = (agent.clone(), reason.clone(), episode.rejected);
-            if attempt >= most {
-                let last = format!("no answer of {attempt} could be used; the last: {reason}");
-                episode.answer = Some(Reply::Silent(last));
-            } else {
-                again = true;
+        for (&episode, one) in &mut self.active {
+            for asked in &mut one.asked {
+                let Some(Reply::Rejected(reason)) = &asked.answer else { continue };
+                asked.rejected += 1;
+                let (reason, attempt) = (reason.clone(), asked.rejected);
+                if attempt >= most {
+                    let last = format!("no answer of {attempt} could be used; the last: {reason}");
+                    asked.answer = Some(Reply::Silent(last));
+                } else {
+                    again = true;
+                }
+                let agent = self.floor.name(asked.seat).clone();
+                rejections.push(EventKind::ReplyRejected { agent, episode, reason, attempt });
             }
-            rejections.push(EventKind::ReplyRejected { agent, episode: id, reason, attempt });
         }
         for rejection in rejections {
             self.emit(rejection);

@@ -1,5 +1,7 @@
 //! Backbones and agents as a user types them; not checked here.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -29,15 +31,26 @@ pub(in crate::scenario) struct BackboneFile {
     pub(in crate::scenario) from_scratch: bool,
 }
 
-/// An agent.
+/// An agent: either a model, with `backbone` and `transfer`, or a `script`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::scenario) struct AgentFile {
     /// The name of its backbone.
-    #[schemars(example = &"base")]
-    pub(in crate::scenario) backbone: At<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"base")]
+    pub(in crate::scenario) backbone: Option<At<String>>,
     /// How the backbone's knowledge is transferred to the agent's part.
-    pub(in crate::scenario) transfer: TransferFile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TransferFile")]
+    pub(in crate::scenario) transfer: Option<TransferFile>,
+    /// How many such agents there are; from 2 on they are called NAME-1, NAME-2, …
+    #[serde(default = "copies")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub(in crate::scenario) copies: At<i64>,
+    /// What it says instead of a model, for societies whose protocol or channel is the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ScriptFile")]
+    pub(in crate::scenario) script: Option<ScriptFile>,
     /// First training on a few labelled examples, before the society plays.
     #[serde(default)]
     pub(in crate::scenario) warm_up: WarmUpFile,
@@ -50,8 +63,89 @@ pub(in crate::scenario) struct AgentFile {
     pub(in crate::scenario) supervision: AgentSupervisionFile,
 }
 
+fn copies() -> At<i64> {
+    At::untyped(1)
+}
+
+impl AgentFile {
+    /// The names of the agents that it stands for, given the one that it has in the file.
+    pub(in crate::scenario) fn names(&self, name: &str) -> Vec<String> {
+        match self.copies.value {
+            ..2 => vec![name.to_owned()],
+            copies => (1..=copies.min(4096)).map(|number| format!("{name}-{number}")).collect(),
+        }
+    }
+}
+
 fn temperature() -> At<f64> {
     At::untyped(0.7)
+}
+
+/// What a scripted agent says.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::scenario) enum ScriptFile {
+    /// What it heard last.
+    Echo(EchoFile),
+    /// Always the same.
+    Fixed(FixedFile),
+    /// An answer to each thing that it may hear last.
+    Table(TableFile),
+    /// Random words.
+    RandomWords(RandomWordsFile),
+    /// A random one of the opinions that it hears (the voter model).
+    Voter(OpinionsFile),
+    /// The commonest of its own opinion and those that it hears (majority rule).
+    Majority(OpinionsFile),
+}
+
+/// There is nothing to choose.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct EchoFile {}
+
+/// Always the same.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct FixedFile {
+    /// Its words.
+    pub(in crate::scenario) text: String,
+}
+
+/// Answers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct TableFile {
+    /// What it hears, and what it answers.
+    pub(in crate::scenario) answers: BTreeMap<String, String>,
+    /// What it says to everything else.
+    pub(in crate::scenario) otherwise: String,
+}
+
+/// Random words.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct RandomWordsFile {
+    /// The words it knows.
+    #[schemars(example = ["yes", "no", "maybe"])]
+    pub(in crate::scenario) words: At<Vec<String>>,
+    /// How many it says.
+    #[serde(default = "length")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub(in crate::scenario) length: At<i64>,
+}
+
+fn length() -> At<i64> {
+    At::untyped(4)
+}
+
+/// Opinions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct OpinionsFile {
+    /// The opinions; an agent begins with a random one.
+    #[schemars(example = ["red", "blue"])]
+    pub(in crate::scenario) among: At<Vec<String>>,
 }
 
 /// The transfer methods.

@@ -7,7 +7,8 @@ use agents::learning::schedule::{Shape, WarmUp};
 
 use super::*;
 use crate::scenario::{
-    BackboneSource, Labels, ProtocolPlan, TrainPlan, TransferPlan, TriggerPlan, WhenPlan,
+    BackboneSource, Labels, ProtocolPlan, SupportPlan, TaskPlan, TopologyPlan, TrainPlan,
+    TransferPlan, TriggerPlan, WhenPlan,
 };
 
 const MINIMAL: &str = include_str!("minimal.toml");
@@ -28,6 +29,13 @@ fn kinds(problems: &Problems) -> Vec<String> {
     all.map(|text| text.split([' ', '{']).next().unwrap().to_owned()).collect()
 }
 
+fn support(scenario: &Scenario) -> &SupportPlan {
+    match &scenario.task {
+        TaskPlan::Support(plan) => plan,
+        TaskPlan::Talk(_) => panic!("it is talk"),
+    }
+}
+
 fn set(overrides: &[&str]) -> Vec<String> {
     overrides.iter().map(|&one| one.to_owned()).collect()
 }
@@ -39,14 +47,15 @@ fn defaults_are_filled_in() {
     assert_eq!(scenario.resolved, scenario.source);
     assert_eq!(scenario.source, MINIMAL);
     assert_eq!((scenario.concurrent_episodes, scenario.training_steps_per_tick), (16, 2));
-    assert_eq!((scenario.supervision.attempts, scenario.task.holdout_limit), (3, 400));
+    let task = support(&scenario);
+    assert_eq!((scenario.supervision.attempts, task.holdout_limit), (3, 400));
     assert_eq!(scenario.backbones["base"].source, BackboneSource::Builtin);
-    assert_eq!(scenario.task.train, folder.path().join("train.jsonl"));
-    assert_eq!(scenario.task.columns.must, "must");
-    let ProtocolPlan::Pipeline { order } = &scenario.protocol;
+    assert_eq!(task.train, folder.path().join("train.jsonl"));
+    assert_eq!(task.columns.must, "must");
+    let ProtocolPlan::Pipeline { order } = &scenario.protocol else { panic!() };
     let order: Vec<&str> = order.iter().map(|name| name.as_str()).collect();
     assert_eq!(order, ["understand", "reply", "evaluate"]);
-    let reply = &scenario.agents.values().nth(1).unwrap();
+    let reply = scenario.agents.values().nth(1).unwrap().model().unwrap();
     let TransferPlan::Text(Method::Lora(lora)) = &reply.transfer else { panic!("{reply:?}") };
     assert!((lora.alpha - 16.0).abs() < 1e-12 && (reply.temperature - 0.7).abs() < 1e-12);
     assert_eq!((reply.warm_up.examples_per_intent, reply.warm_up.steps), (4, 60));
@@ -107,7 +116,7 @@ fn overrides_and_the_seed_win() {
         set(&[&train, "seed=3", "triggers.0.train.grpo.steps=4", "agents.reply.temperature=0"]);
     let scenario = load(folder.path(), &overrides, Some(u64::MAX)).unwrap();
     assert_eq!(scenario.seed, u64::MAX);
-    assert_eq!(scenario.task.train, csv);
+    assert_eq!(support(&scenario).train, csv);
     assert!(scenario.resolved.contains("seed = 3"), "{}", scenario.resolved);
     let [TriggerPlan { train: TrainPlan::Grpo { steps: 4, .. }, when, .. }] =
         &scenario.triggers[..]
@@ -132,7 +141,7 @@ fn settings_of_trainings_reach_the_plan() {
         let trigger = match scenario.triggers[0].train {
             TrainPlan::Supervised { settings, .. } | TrainPlan::Grpo { settings, .. } => settings,
         };
-        (scenario.agents.values().nth(1).unwrap().warm_up.settings, trigger)
+        (scenario.agents.values().nth(1).unwrap().model().unwrap().warm_up.settings, trigger)
     };
     let usual = Settings::default();
     assert_eq!(settings(&plan(&[])), (usual, usual));
@@ -184,7 +193,10 @@ fn an_adapter_trained_before_is_a_folder_and_has_a_part() {
     assert_eq!(kinds_of(&[path]), ["MissingAdapter"]);
     let trained = folder.path().join("trained");
     std::fs::create_dir(&trained).unwrap();
-    let understand = |scenario: Scenario| scenario.agents.into_values().nth(2).unwrap();
+    let understand = |scenario: Scenario| {
+        let agent = scenario.agents.into_values().nth(2).unwrap();
+        agent.model().unwrap().clone()
+    };
     let agent = understand(found(&["agents.understand.warm_up.steps=0"]).unwrap());
     let labels = Some(Labels::Intent);
     assert_eq!(agent.transfer, TransferPlan::Adapter { folder: trained.clone(), labels });
@@ -373,4 +385,43 @@ fn the_scenario_of_a_run_is_found_again() {
     let mut old = manifest;
     old.origin = None;
     assert!(recorded(run.path(), &old, None).is_none());
+}
+
+/// Two scripted agents that talk.
+const TALK: &str = r#"
+seed = 1
+episodes = 2
+[agents.a]
+script.echo = {}
+[agents.b]
+copies = 2
+script.voter = { among = ["red", "blue"] }
+[task.talk]
+openings = ["hello"]
+[protocol.round_robin]
+rounds = 2
+[topology.edges]
+pairs = [["a", "b-1"], ["b-1", "b-2"]]
+[channel.text]
+max_tokens = 4
+impair.loss = 0.5
+[flood]
+messages_per_tick = 3
+"#;
+
+#[test]
+fn copies_are_agents_of_their_own_and_can_be_named() {
+    let folder = folder(TALK);
+    let scenario = load(folder.path(), &[], None).unwrap();
+    let names: Vec<&str> = scenario.agents.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["a", "b-1", "b-2"]);
+    let ProtocolPlan::RoundRobin { order, rounds: 2 } = &scenario.protocol else { panic!() };
+    assert_eq!(order.iter().map(|name| name.as_str()).collect::<Vec<_>>(), names);
+    let TopologyPlan::Edges { edges } = &scenario.topology else { panic!() };
+    assert_eq!(edges.len(), 4, "both ways");
+    assert_eq!((scenario.channel.credits, scenario.channel.impair.delay_ticks), (64, 0));
+    assert_eq!(scenario.flood.messages_per_tick, Some(3));
+    let kinds_of = |change: &str| kinds(&load(folder.path(), &set(&[change]), None).unwrap_err());
+    assert_eq!(kinds_of("topology={ star = { hub = 'b' } }"), ["UnknownAgent"]);
+    assert_eq!(kinds_of("topology={ star = { hub = 'b-3' } }"), ["UnknownAgent"]);
 }

@@ -58,4 +58,12 @@ pub enum FaultProblem {
         #[label("not needed")]
         at: SourceSpan,
     },
+    /// A fault of what is not there.
+    #[error("the fault {name} strikes what models run on, and no agent has a model")]
+    #[diagnostic(help("remove it: scripted agents use neither engine nor trainer"))]
+    NoModel {
+        name: String,
+        #[label("strikes nothing")]
+        at: SourceSpan,
+    },
 }

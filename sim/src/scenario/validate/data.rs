@@ -5,23 +5,22 @@
 use std::path::PathBuf;
 
 use super::{Check, Seen, count};
-use crate::scenario::file::{ColumnsFile, SupportFile, TaskFile};
+use crate::scenario::file::{ColumnsFile, SupportFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::DATA_FORMATS;
-use crate::scenario::{Columns, TaskPlan};
+use crate::scenario::{Columns, SupportPlan};
 
 impl Check<'_> {
-    pub(super) fn task(&mut self) -> Option<TaskPlan> {
-        let TaskFile::Support(support) = self.file.task.as_ref()?;
+    pub(super) fn support(&mut self, support: &SupportFile) -> Option<SupportPlan> {
         let before = self.problems.len();
         let train = self.data(support, "train", &support.train, true);
         // A column that both files lack is one mistake.
         let columns_fit = self.problems.len() == before;
         let holdout = self.data(support, "holdout", &support.holdout, columns_fit);
         let columns = &support.columns;
-        Some(TaskPlan {
+        Some(SupportPlan {
             train: train?,
             holdout: holdout?,
             holdout_limit: count(&support.holdout_limit),

@@ -11,6 +11,7 @@ use super::{Check, count, count64};
 use crate::scenario::file::{SettingsFile, TrainFile, TransferFile, TriggerFile, WhenFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
+use crate::scenario::problem::meeting::MeetingProblem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::{self, meaning, names};
 use crate::scenario::{TrainPlan, TriggerPlan, WhenPlan};
@@ -23,7 +24,13 @@ impl Check<'_> {
 
     fn trigger(&mut self, file: &TriggerFile) -> Option<TriggerPlan> {
         let known = self.known_agent("a trigger", &file.agent);
-        let transfer = self.file.agent(&file.agent).map(|agent| &agent.transfer);
+        let agent = self.file.agent(&file.agent);
+        let transfer = agent.and_then(|agent| agent.transfer.as_ref());
+        if agent.is_some_and(|agent| agent.script.is_some()) {
+            let (name, at) = (quote(&file.agent.value), file.agent.at);
+            self.meets(MeetingProblem::ScriptLearns { name, at });
+            return None;
+        }
         let train = match &file.train {
             TrainFile::Supervised(train) => {
                 self.settings(&train.settings, transfer).map(|settings| TrainPlan::Supervised {

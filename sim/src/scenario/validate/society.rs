@@ -8,12 +8,15 @@ use agents::name::AgentName;
 use miette::SourceSpan;
 
 use super::{Check, Seen, count};
-use crate::scenario::file::{AdapterFile, AgentFile, BackboneFile, ProtocolFile, TransferFile};
+use crate::scenario::file::{AdapterFile, AgentFile, BackboneFile, TaskFile, TransferFile};
 use crate::scenario::place::At;
 use crate::scenario::problem::Problem;
+use crate::scenario::problem::meeting::MeetingProblem;
 use crate::scenario::suggestion::{advice, quote};
 use crate::scenario::words::{self, meaning, names};
-use crate::scenario::{AgentPlan, BackbonePlan, BackboneSource, Labels, ProtocolPlan, WarmUpPlan};
+use crate::scenario::{
+    AgentPlan, BackbonePlan, BackboneSource, Labels, MindPlan, ModelPlan, WarmUpPlan,
+};
 
 /// What an agent can do in a pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,7 @@ impl Part {
 
     /// The part that an agent's transfer gives it; nothing where its labels are unknown.
     pub(super) fn of(agent: &AgentFile) -> Option<Self> {
-        let labels = match &agent.transfer {
+        let labels = match agent.transfer.as_ref()? {
             TransferFile::Feature(feature) => &feature.labels,
             TransferFile::Head(head) => &head.labels,
             TransferFile::Lora(_)
@@ -137,41 +140,77 @@ impl Check<'_> {
             self.problems.push(Problem::NoAgents { at: agents.at });
         }
         for (name, agent) in file.agents() {
-            let valid = AgentName::new(&name.value);
-            if valid.is_err() {
+            let names: Vec<_> =
+                agent.names(&name.value).iter().map(|n| AgentName::new(n)).collect();
+            if names.iter().any(Result::is_err) {
                 let (name, at) = (quote(&name.value), name.at);
                 self.problems.push(Problem::InvalidAgentName { name, at });
             }
-            self.known_backbone(name, agent);
-            let transfer = self.transfer(&name.value, &agent.transfer);
-            let settings = self.settings(&agent.warm_up.settings, Some(&agent.transfer));
-            if let (Ok(valid), Some(transfer), Some(settings)) = (valid, transfer, settings) {
-                let warm_up = WarmUpPlan {
-                    examples_per_intent: count(&agent.warm_up.examples_per_intent),
-                    steps: count(&agent.warm_up.steps),
-                    batch: count(&agent.warm_up.batch),
-                    learning_rate: agent.warm_up.learning_rate.value,
-                    settings,
-                };
-                let backbone = agent.backbone.value.clone();
-                let temperature = agent.temperature.value;
-                let supervision = self.agent_supervision(&agent.supervision);
-                let plan = AgentPlan { backbone, transfer, warm_up, temperature, supervision };
-                plans.insert(valid, plan);
+            let mind = self.mind(name, agent);
+            let supervision = self.agent_supervision(&agent.supervision);
+            let Some(mind) = mind else { continue };
+            for valid in names.into_iter().flatten() {
+                let plan = AgentPlan { mind: mind.clone(), supervision };
+                if plans.insert(valid.clone(), plan).is_some() {
+                    let (name, at) = (valid.to_string(), name.at);
+                    self.meets(MeetingProblem::SameName { name, at });
+                }
             }
         }
         plans
     }
 
-    fn known_backbone(&mut self, name: &At<String>, agent: &AgentFile) {
+    /// What an agent thinks with.
+    fn mind(&mut self, name: &At<String>, agent: &AgentFile) -> Option<MindPlan> {
+        let (shown, at) = (quote(&name.value), name.at);
+        if let Some(script) = &agent.script {
+            let others =
+                [("transfer", agent.transfer.is_some()), ("backbone", agent.backbone.is_some())];
+            if let Some((also, _)) = others.into_iter().find(|(_, there)| *there) {
+                self.meets(MeetingProblem::TwoMinds { name: shown, also, at });
+            }
+            return self.script(script).map(MindPlan::Script);
+        }
+        let typed = |key: &str| self.declared.keys.contains(&(name.value.clone(), key.to_owned()));
+        let (backbone, transfer) = match (&agent.backbone, &agent.transfer) {
+            (Some(backbone), Some(transfer)) => (backbone, transfer),
+            // What could not be decoded was reported before.
+            (None, _) if typed("backbone") => return None,
+            (_, None) if typed("transfer") => return None,
+            (None, None) if typed("script") => return None,
+            (None, None) => {
+                self.meets(MeetingProblem::NoMind { name: shown, at });
+                return None;
+            }
+            (backbone, _) => {
+                let missing = if backbone.is_none() { "backbone" } else { "transfer" };
+                self.meets(MeetingProblem::HalfAModel { name: shown, missing, at });
+                return None;
+            }
+        };
+        self.known_backbone(name, backbone);
+        let transfer = self.transfer(&name.value, transfer);
+        let settings = self.settings(&agent.warm_up.settings, agent.transfer.as_ref());
+        let warm_up = WarmUpPlan {
+            examples_per_intent: count(&agent.warm_up.examples_per_intent),
+            steps: count(&agent.warm_up.steps),
+            batch: count(&agent.warm_up.batch),
+            learning_rate: agent.warm_up.learning_rate.value,
+            settings: settings?,
+        };
+        let (backbone, transfer) = (backbone.value.clone(), transfer?);
+        let temperature = agent.temperature.value;
+        Some(MindPlan::Model(ModelPlan { backbone, transfer, warm_up, temperature }))
+    }
+
+    fn known_backbone(&mut self, agent: &At<String>, typed: &At<String>) {
         let known = &self.declared.backbones;
-        // Without any table of backbones, that was the mistake.
-        if self.file.backbone.is_some() && !known.contains(&agent.backbone.value) {
-            let help = advice(&agent.backbone.value, known.iter().map(String::as_str));
+        if !known.contains(&typed.value) {
+            let help = advice(&typed.value, known.iter().map(String::as_str));
             self.problems.push(Problem::UnknownBackbone {
-                agent: quote(&name.value),
-                name: quote(&agent.backbone.value),
-                at: agent.backbone.at,
+                agent: quote(&agent.value),
+                name: quote(&typed.value),
+                at: typed.at,
                 help,
             });
         }
@@ -190,11 +229,11 @@ impl Check<'_> {
         labels
     }
 
-    pub(super) fn protocol(&mut self) -> Option<ProtocolPlan> {
-        let ProtocolFile::Pipeline(pipeline) = self.file.protocol.as_ref()?;
+    /// Checks an order of all agents.
+    pub(super) fn order(&mut self, order: &At<Vec<At<String>>>) -> Option<Vec<AgentName>> {
         let before = self.problems.len();
         let mut seen: BTreeMap<&str, SourceSpan> = BTreeMap::new();
-        for typed in &pipeline.order.value {
+        for typed in &order.value {
             let name = quote(&typed.value);
             if let Some(&first) = seen.get(typed.value.as_str()) {
                 self.problems.push(Problem::DuplicateInOrder { name, first, at: typed.at });
@@ -203,22 +242,25 @@ impl Check<'_> {
             seen.insert(&typed.value, typed.at);
             self.known_agent("the order", typed);
         }
-        for (name, _) in self.file.agents() {
-            if !seen.contains_key(name.value.as_str()) {
+        let file = self.file;
+        let agents = file.agents().flat_map(|(name, agent)| {
+            agent.names(&name.value).into_iter().map(move |own| (name, own))
+        });
+        for (name, own) in agents {
+            if !seen.contains_key(own.as_str()) {
                 let help = self.right_order().map_or_else(
                     || "add it to the order, or remove the agent".to_owned(),
                     |order| format!("write `order = {order}`"),
                 );
-                let (at, order, name) = (name.at, pipeline.order.at, quote(&name.value));
+                let (at, order, name) = (name.at, order.at, quote(&own));
                 self.problems.push(Problem::AgentNotInOrder { name, at, order, help });
             }
         }
-        if self.problems.len() == before && !self.declared.agents.is_empty() {
-            self.parts(&pipeline.order);
+        let plays_support = matches!(self.file.task, Some(TaskFile::Support(_)));
+        if plays_support && self.problems.len() == before && !self.declared.agents.is_empty() {
+            self.parts(order);
         }
-        let order = pipeline.order.value.iter();
-        let order = order.map(|typed| AgentName::new(&typed.value).ok()).collect::<Option<_>>()?;
-        Some(ProtocolPlan::Pipeline { order })
+        order.value.iter().map(|typed| AgentName::new(&typed.value).ok()).collect()
     }
 
     /// Checks that the agents of an order play the parts of a pipeline, where all parts are known.
@@ -260,7 +302,9 @@ impl Check<'_> {
     /// Whether an agent is in the file; otherwise says so.
     pub(super) fn known_agent(&mut self, place: &str, typed: &At<String>) -> bool {
         let known = &self.declared.agents;
-        let found = known.contains(&typed.value);
+        // One that could not be decoded is there all the same; of copies there is none with the bare name.
+        let is_decoded = self.file.agents().any(|(name, _)| name.value == typed.value);
+        let found = self.file.agent(typed).is_some() || known.contains(&typed.value) && !is_decoded;
         // Without any agents, that was the mistake.
         if !found && !known.is_empty() {
             let help = advice(&typed.value, known.iter().map(String::as_str));

@@ -89,6 +89,12 @@ impl Check<'_> {
     /// Whose turn a fault strikes, where it strikes one; nothing where that is a mistake.
     fn struck(&mut self, file: &FaultFile, kind: FaultKind) -> Option<Option<AgentName>> {
         let name = quote(&file.kind.value);
+        let is_scripted = self.file.agents().all(|(_, agent)| agent.script.is_some());
+        let of_models = matches!(kind, FaultKind::LostEngine | FaultKind::LostTrainer);
+        if is_scripted && of_models && !self.declared.agents.is_empty() {
+            self.complain(FaultProblem::NoModel { name, at: file.kind.at });
+            return None;
+        }
         match (kind.is_of_an_agent(), &file.agent) {
             (true, Some(typed)) => {
                 let known = self.known_agent("a fault", typed);
