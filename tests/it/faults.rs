@@ -230,7 +230,10 @@ fn loaded(path: &Path) -> Scenario {
 fn twenty(scenario: &Scenario, ticks: u64, trains: bool) -> String {
     let mut stream = Seed::new(20).child(&scenario.name).stream();
     let agents: Vec<&str> = scenario.agents.keys().map(|name| name.as_str()).collect();
-    let kinds = KINDS.iter().filter(|kind| trains || **kind != "lost_trainer");
+    let models = scenario.agents.values().any(|agent| agent.model().is_some());
+    let kinds = KINDS
+        .iter()
+        .filter(|kind| (trains || **kind != "lost_trainer") && (models || **kind != "lost_engine"));
     let kinds: Vec<&str> = kinds.copied().collect();
     let fault = |index: usize| {
         let kind = kinds[index % kinds.len()];

@@ -194,9 +194,11 @@ impl Played {
 
 fn loaded(text: &str) -> (Scenario, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("scenario.toml");
-    std::fs::write(&path, text).unwrap();
-    let scenario = load(&path, &[], None)
+    // A run is called like its folder.
+    let folder = directory.path().join("society");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("scenario.toml"), text).unwrap();
+    let scenario = load(&folder, &[], None)
         .unwrap_or_else(|problems| panic!("{:?}", miette::Report::new(problems)));
     (scenario, directory)
 }

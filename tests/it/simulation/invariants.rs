@@ -27,6 +27,8 @@ struct Talk {
     said: BTreeMap<u32, String>,
     unread: BTreeMap<AgentName, Vec<Unread>>,
     last: BTreeMap<AgentName, String>,
+    /// What those who speak in this tick read at its beginning.
+    read: BTreeMap<AgentName, Vec<u32>>,
 }
 
 /// What an agent said in a tick.
@@ -40,6 +42,8 @@ struct Tally {
 #[derive(Debug, Default)]
 struct Account {
     open: BTreeMap<u64, Talk>,
+    /// Who speaks in an episode in the tick in which it begins.
+    begun: BTreeMap<u64, Vec<AgentName>>,
     ended: u64,
     tick: u64,
     tallies: BTreeMap<AgentName, Tally>,
@@ -66,6 +70,8 @@ pub(super) fn check(scenario: &Scenario, events: &[Event]) -> Result<(), String>
         if event.tick > account.tick {
             account.tick = event.tick;
             account.tallies.clear();
+            let of_tick = events[seq as usize..].iter().take_while(|one| one.tick == event.tick);
+            account.read_mailboxes(of_tick);
         }
         account
             .take(scenario, &floor, &event.kind)
@@ -83,19 +89,37 @@ pub(super) fn check(scenario: &Scenario, events: &[Event]) -> Result<(), String>
 }
 
 impl Account {
+    /// All who speak in a tick read at its beginning what has arrived by then.
+    fn read_mailboxes<'e>(&mut self, of_tick: impl Iterator<Item = &'e Event>) {
+        for event in of_tick {
+            let (episode, agent) = match &event.kind {
+                EventKind::MessageDelivered { episode, from, .. } => (episode, from),
+                EventKind::TurnSkipped { episode, agent, .. } => (episode, agent),
+                _ => continue,
+            };
+            if let Some(talk) = self.open.get_mut(episode) {
+                talk.read_mailbox(agent, self.tick);
+            } else {
+                // It begins in this tick, so nothing can have arrived.
+                self.begun.entry(*episode).or_default().push(agent.clone());
+            }
+        }
+    }
+
     fn take(&mut self, scenario: &Scenario, floor: &Floor, kind: &EventKind) -> Result<(), String> {
         match kind {
             EventKind::EpisodeStarted { episode, query, .. } => {
-                let talk = Talk { opening: query.clone(), ..Talk::default() };
+                let speakers = self.begun.remove(episode).unwrap_or_default().into_iter();
+                let read = speakers.map(|agent| (agent, Vec::new())).collect();
+                let talk = Talk { opening: query.clone(), read, ..Talk::default() };
                 must!(self.open.insert(*episode, talk).is_none(), "it was open");
                 must!(self.open.len() <= scenario.concurrent_episodes, "too many are open");
             }
             EventKind::MessageDelivered { .. } => self.message(scenario, floor, kind)?,
             EventKind::TurnSkipped { episode, turn, agent, .. } => {
-                let tick = self.tick;
                 let talk = self.open.get_mut(episode).ok_or("no such episode")?;
                 must!(talk.over.insert(*turn), "the turn is over");
-                talk.read(agent, tick);
+                must!(talk.read.remove(agent).is_some(), "it was not asked in this tick");
             }
             EventKind::AgentSilenced { agent, found, most, until, .. } => {
                 must!(found > most, "the limit was not passed");
@@ -173,8 +197,8 @@ impl Account {
         let tick = self.tick;
         let talk = self.open.get_mut(episode).ok_or("no such episode")?;
         must!(talk.over.insert(*turn), "the turn is over");
-        let read = talk.read(from, tick);
-        must!(*heard == read, "it should have heard {read:?}");
+        let read = talk.read.remove(from);
+        must!(Some(heard) == read.as_ref(), "it should have heard {read:?}");
         let MindPlan::Script(script) = &scenario.agents[from].mind else {
             return Err("it has a model".to_owned());
         };
@@ -221,12 +245,12 @@ impl Account {
 }
 
 impl Talk {
-    /// What an agent reads on its turn: all that has arrived, in order.
-    fn read(&mut self, agent: &AgentName, tick: u64) -> Vec<u32> {
+    /// An agent reads all that has arrived, in order.
+    fn read_mailbox(&mut self, agent: &AgentName, tick: u64) {
         let unread = self.unread.entry(agent.clone()).or_default();
         let read = unread.iter().filter(|one| one.due <= tick).map(|one| one.turn).collect();
         unread.retain(|one| one.due > tick);
-        read
+        self.read.insert(agent.clone(), read);
     }
 
     /// Whether a script without chance said what it had to.

@@ -21,7 +21,10 @@ pub enum MeetingProblem {
     },
     /// Half a model.
     #[error("the agent {name} lacks `{missing}`")]
-    #[diagnostic(help("a model needs `backbone` and `transfer`; a scripted agent has neither"))]
+    #[diagnostic(help(
+        "a model needs `backbone = \"NAME\"` and a transfer, such as `transfer.lora = {{ … }}` (docs/scenario.md has \
+         all); a scripted agent has neither"
+    ))]
     HalfAModel {
         name: String,
         missing: &'static str,
