@@ -53,7 +53,7 @@ impl Breaker {
     ) -> Option<Flood> {
         let FloodPlan { messages_per_tick, tokens_per_tick, repeats_per_tick, silence_ticks } =
             *plan;
-        if messages_per_tick.or(tokens_per_tick).or(repeats_per_tick).is_none() {
+        if [messages_per_tick, tokens_per_tick, repeats_per_tick].iter().all(Option::is_none) {
             return None;
         }
         let tally = self.tallies.entry(seat).or_default();

@@ -109,7 +109,7 @@ pub struct AgentPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum MindPlan {
     /// A transferred model.
-    Model(ModelPlan),
+    Model(Box<ModelPlan>),
     /// A script.
     Script(Script),
 }

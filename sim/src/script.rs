@@ -68,7 +68,7 @@ impl Script {
     pub fn say(&self, turn: &Turn, seed: Seed) -> Said {
         let stream = || seed.index(turn.episode).index(u64::from(turn.turn)).stream();
         let heard = || turn.heard.iter().filter_map(|spoken| words(spoken));
-        let last = || heard().last().unwrap_or(&turn.query);
+        let last = || heard().next_back().unwrap_or(&turn.query);
         let text = match self {
             Self::Echo => last().to_owned(),
             Self::Fixed { text } => text.clone(),

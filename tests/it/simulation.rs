@@ -5,13 +5,13 @@
 //! a failure prints.
 
 mod invariants;
+mod society;
 
 use std::path::Path;
 
-use agents::seed::{Seed, Stream};
+use agents::seed::Seed;
 use polylogue_tests::{events, play};
 use rand::Rng;
-use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use sim::clock::Timer;
 use sim::event::{Event, EventKind};
 use sim::run::{ResumeOptions, Resumed, RunOptions, prepare, resume};
@@ -19,131 +19,10 @@ use sim::scenario::{Scenario, load};
 use tempfile::TempDir;
 
 use invariants::check;
+use society::Society;
 
 /// Societies of the ordinary test.
 const USUAL: u64 = 150;
-
-/// A society as a scenario file, and the faults that shall leave no trace.
-struct Society {
-    calm: String,
-    faults: String,
-}
-
-fn one_of<'a>(stream: &mut Stream, all: &[&'a str]) -> &'a str {
-    all.choose(stream).copied().unwrap_or_default()
-}
-
-fn script(stream: &mut Stream) -> String {
-    let opinions = "among = [\"red\", \"green and blue\", \"a b c d e\"]";
-    match stream.random_range(0..6) {
-        0 => "{ echo = {} }".to_owned(),
-        1 => "{ fixed = { text = \"I\\u202E said\\u0007 so\" } }".to_owned(),
-        2 => {
-            let answers = "{ \"x\" = \"y\", \"y\" = \"x y z\" }";
-            format!("{{ table = {{ answers = {answers}, otherwise = \"x\" }} }}")
-        }
-        3 => {
-            let length = stream.random_range(1..12);
-            format!("{{ random_words = {{ words = [\"x\", \"y\", \"z\"], length = {length} }} }}")
-        }
-        4 => format!("{{ voter = {{ {opinions} }} }}"),
-        _ => format!("{{ majority = {{ {opinions} }} }}"),
-    }
-}
-
-impl Society {
-    fn new(seed: u64) -> Self {
-        let mut stream = Seed::new(seed).child("society").stream();
-        let random = &mut stream;
-        let count = random.random_range(1..8);
-        let mut names: Vec<String> = (0..count).map(|index| format!("a{index}")).collect();
-        let mut text = format!(
-            "seed = {seed}\nepisodes = {}\nconcurrent_episodes = {}\n",
-            random.random_range(1..7),
-            random.random_range(1..5)
-        );
-        for name in &names {
-            text += &format!("[agents.{name}]\nscript = {}\n", script(random));
-        }
-        let openings = one_of(random, &["[\"x\"]", "[\"x\", \"\", \"what is it about?\"]"]);
-        text += &format!("[task.talk]\nopenings = {openings}\n");
-        names.shuffle(random);
-        let order = format!("{names:?}");
-        let rounds = random.random_range(1..6);
-        let is_pipeline = random.random_bool(0.2);
-        text += &match random.random_range(0..4) {
-            _ if is_pipeline => format!("[protocol.pipeline]\norder = {order}\n"),
-            0 => format!("[protocol.round_robin]\nrounds = {rounds}\norder = {order}\n"),
-            1 => format!("[protocol.round_robin]\nrounds = {rounds}\n"),
-            2 => format!("[protocol.broadcast]\nrounds = {rounds}\n"),
-            _ => {
-                let fanout = random.random_range(1..4);
-                format!("[protocol.gossip]\nrounds = {rounds}\nfanout = {fanout}\n")
-            }
-        };
-        if !is_pipeline {
-            text += &match random.random_range(0..7) {
-                0 => "[topology.complete]\n".to_owned(),
-                1 => "[topology.ring]\n".to_owned(),
-                2 => "[topology.line]\n".to_owned(),
-                3 => format!("[topology.star]\nhub = {:?}\n", names[0]),
-                4 => format!("[topology.random]\nprobability = {:.2}\n", random.random::<f64>()),
-                5 if count > 1 => {
-                    let one_way = random.random::<bool>();
-                    format!(
-                        "[topology.edges]\npairs = [{:?}]\nboth_ways = {one_way}\n",
-                        &names[..2]
-                    )
-                }
-                _ => String::new(),
-            };
-        }
-        text += &format!(
-            "[channel.text]\nmax_tokens = {}\ncredits = {}\n",
-            random.random_range(1..9),
-            random.random_range(1..5)
-        );
-        let loss = one_of(random, &["0.0", "0.0", "0.3", "1.0"]);
-        let delay = one_of(random, &["0", "0", "1", "4"]);
-        text += &format!("impair = {{ loss = {loss}, delay_ticks = {delay} }}\n");
-        if random.random_bool(0.4) {
-            text += &format!("[flood]\nsilence_ticks = {}\n", random.random_range(0..4));
-            for (limit, most) in
-                [("messages_per_tick", 4), ("tokens_per_tick", 12), ("repeats_per_tick", 4)]
-            {
-                if random.random_bool(0.5) {
-                    text += &format!("{limit} = {}\n", random.random_range(1..most));
-                }
-            }
-        }
-        let every = random.random_range(1..4);
-        let strategy = one_of(random, &["one_for_one", "one_for_all", "rest_for_one"]);
-        text +=
-            &format!("[checkpoints]\nevery_ticks = {every}\nkeep = {}\n", u8::from(seed % 8 == 0));
-        text += &format!("[supervision]\nrestarts = 100000\nstrategy = \"{strategy}\"\n");
-        let kinds =
-            ["panic", "hang", "slow_reply", "malformed_reply", "out_of_memory", "disk_full"];
-        let faults: String = (0..random.random_range(0..4))
-            .map(|_| {
-                let kind = one_of(random, &kinds);
-                let whose = match kind {
-                    "disk_full" => String::new(),
-                    _ => format!("agent = {:?}\n", names[random.random_range(0..count)]),
-                };
-                let when = match random.random_range(0..2) {
-                    0 => format!(
-                        "at_tick = {}\ntimes = {}",
-                        random.random_range(0..8),
-                        random.random_range(1..4)
-                    ),
-                    _ => format!("probability = {:.2}", random.random::<f64>()),
-                };
-                format!("[[faults]]\nkind = \"{kind}\"\n{whose}{when}\n")
-            })
-            .collect();
-        Self { calm: text, faults }
-    }
-}
 
 /// A scenario played to its end, and its log.
 struct Played {
@@ -249,10 +128,12 @@ fn examine(seed: u64, seen: &mut Seen) -> Result<(), String> {
     if calm.transcript() != hurt.transcript() {
         return Err("the faults left a trace in the transcript".to_owned());
     }
-    if seed % 4 == 0 && Played::new(&(society.calm.clone() + &society.faults)).log != hurt.log {
+    if seed.is_multiple_of(4)
+        && Played::new(&(society.calm.clone() + &society.faults)).log != hurt.log
+    {
         return Err("the same society was another one the second time".to_owned());
     }
-    if seed % 8 == 0 {
+    if seed.is_multiple_of(8) {
         let last = events(&hurt.log).last().map_or(0, |event| event.tick);
         let until = Seed::new(seed).child("until").stream().random_range(0..=last);
         let pieces = Played::in_pieces(&(society.calm.clone() + &society.faults), until);

@@ -129,7 +129,7 @@ impl Default for CheckpointsFile {
 #[serde(rename_all = "snake_case")]
 pub(super) enum TaskFile {
     /// Customer queries, each with an intent and contents that a good reply has.
-    Support(SupportFile),
+    Support(Box<SupportFile>),
     /// Free talk among scripted agents.
     Talk(TalkFile),
 }

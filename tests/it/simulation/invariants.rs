@@ -52,7 +52,8 @@ struct Account {
 
 macro_rules! must {
     ($holds:expr, $($words:tt)*) => {
-        if !$holds {
+        let holds: bool = $holds;
+        if !holds {
             return Err(format!($($words)*));
         }
     };

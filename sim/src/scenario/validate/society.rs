@@ -200,7 +200,8 @@ impl Check<'_> {
         };
         let (backbone, transfer) = (backbone.value.clone(), transfer?);
         let temperature = agent.temperature.value;
-        Some(MindPlan::Model(ModelPlan { backbone, transfer, warm_up, temperature }))
+        let model = ModelPlan { backbone, transfer, warm_up, temperature };
+        Some(MindPlan::Model(Box::new(model)))
     }
 
     fn known_backbone(&mut self, agent: &At<String>, typed: &At<String>) {
