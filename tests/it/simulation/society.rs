@@ -130,7 +130,7 @@ fn fault(random: &mut Stream, names: &[String]) -> String {
         let (tick, times) = (random.random_range(0..8), random.random_range(1..4));
         format!("at_tick = {tick}\ntimes = {times}")
     } else {
-        format!("probability = {:.2}", random.random::<f64>())
+        format!("probability = {:.2}", random.random_range(0.01..1.0))
     };
     format!("[[faults]]\nkind = \"{kind}\"\n{whose}{when}\n")
 }
