@@ -18,7 +18,7 @@ use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
-use agents::sampler::Filter;
+use agents::sampler::{Filter, likeliest};
 use agents::seed::Seed;
 use agents::session::{Part, Session};
 use candle_core::{D, DType, Device, Tensor};
@@ -217,7 +217,7 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let slot = session.open(adapter);
         let logits = session.step(&[Part { slot, tokens, logits: true }])?;
         slots.push(slot);
-        next.push(likeliest(logits.of(0)));
+        next.push(likeliest(logits.of(0)) as u32);
     }
     let mut written: Vec<Vec<u32>> = next.iter().map(|&token| vec![token]).collect();
     let mut seconds = Vec::new();
@@ -227,7 +227,7 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let parts: Vec<Part<'_>> = slots.iter().zip(&next).map(part).collect();
         let start = Instant::now();
         let logits = session.step(&parts)?;
-        next = (0..slots.len()).map(|row| likeliest(logits.of(row))).collect();
+        next = (0..slots.len()).map(|row| likeliest(logits.of(row)) as u32).collect();
         seconds.push(start.elapsed().as_secs_f64());
         written.iter_mut().zip(&next).for_each(|(row, &token)| row.push(token));
     }
@@ -237,16 +237,6 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
     let speed = slots.len() as f64 / median;
     let found = json!({"tokens_per_second": speed, "written": written, "seconds": seconds});
     Ok(serde_json::to_writer(std::io::stdout(), &found)?)
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, value) in logits.iter().enumerate() {
-        if *value > logits[best] {
-            best = token;
-        }
-    }
-    best as u32
 }
 
 /// Rows with a class each, or texts where the request has no labels.

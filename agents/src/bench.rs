@@ -23,7 +23,7 @@ use crate::session::{Part, Session, Slot};
 /// Seconds since some moment that stays the same.
 pub type Seconds<'a> = &'a dyn Fn() -> f64;
 
-/// Numbers that are streamed through: more than any cache holds.
+/// Numbers of eight bytes that are streamed through: more than a cache that many cores share holds.
 const STREAMED: usize = 64 << 20;
 /// Side of the matrices whose product measures arithmetic.
 const SIDE: usize = 1024;
@@ -64,7 +64,7 @@ impl Machine {
     /// # Errors
     /// On a tensor failure only.
     pub fn measure(device: &Device, now: Seconds<'_>) -> Result<Self> {
-        let numbers: Vec<u64> = (0..STREAMED as u64 / 2).collect();
+        let numbers: Vec<u64> = (0..STREAMED as u64).collect();
         let chunk = numbers.len().div_ceil(rayon::current_num_threads());
         let read = || {
             let parts = numbers.par_chunks(chunk);

@@ -11,6 +11,7 @@ mod lanes;
 mod matrix;
 mod row;
 mod team;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -83,14 +84,15 @@ fn dispatch_on<T: Task>(width: Width, task: T) -> T::Output {
     }
 }
 
-/// Asks for memory that will be read soon.
+/// Asks for memory that will be read soon: into the second cache, whose queue of what it waits for is long
+/// enough to keep memory busy.
 #[inline(always)]
 fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "a hint to the processor")]
     // SAFETY: a hint never faults, whatever the address, and every x86-64 has the instruction.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

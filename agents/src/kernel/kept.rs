@@ -27,6 +27,16 @@ pub(super) trait Kept: Copy {
     /// As [`Lanes`], and the row must have these numbers.
     unsafe fn load<L: Lanes>(row: *const u8, at: usize) -> L;
 
+    /// Thirty-two numbers from `at` on, which is a multiple of thirty-two.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    #[inline(always)]
+    unsafe fn load_two<L: Lanes>(row: *const u8, at: usize) -> [L; 2] {
+        // SAFETY: as the caller says.
+        unsafe { [Self::load(row, at), Self::load(row, at + 16)] }
+    }
+
     /// One number.
     ///
     /// # Safety
@@ -123,6 +133,17 @@ impl Kept for Eight<'_> {
             let block = row.add(at / BLOCK * BLOCK_BYTES);
             let scale = L::splat_f16(block.cast::<u16>().read_unaligned());
             L::load_i8(block.add(2 + at % BLOCK).cast()).times(scale)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_two<L: Lanes>(row: *const u8, at: usize) -> [L; 2] {
+        // SAFETY: see above; they are a block.
+        unsafe {
+            let block = row.add(at / BLOCK * BLOCK_BYTES);
+            let scale = L::splat_f16(block.cast::<u16>().read_unaligned());
+            let numbers = block.add(2).cast::<i8>();
+            [L::load_i8(numbers).times(scale), L::load_i8(numbers.add(16)).times(scale)]
         }
     }
 

@@ -10,12 +10,10 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::kept::{BLOCK, BLOCK_BYTES, Brain, Eight, Half, Kept, Plain};
+use super::kept::{BLOCK, BLOCK_BYTES, Brain, Eight, Half, Plain};
 use super::lanes::{Lanes, from_f16};
+use super::tile::{Input, LINE, Product};
 use super::{Board, Task, dispatch, prefetch};
-
-/// Rows of a matrix that are computed together; work is best cut at multiples of it.
-const TILE: usize = 4;
 
 /// Numbers as they are kept in memory.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +31,8 @@ pub(crate) struct Matrix<'a> {
     numbers: Numbers<'a>,
     rows: usize,
     width: usize,
+    /// Rows of the same matrix that follow in memory.
+    after: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -46,7 +46,7 @@ impl<'a> Matrix<'a> {
                 width.is_multiple_of(BLOCK) && all.len() == rows * (width / BLOCK) * BLOCK_BYTES
             }
         };
-        fits.then_some(Self { numbers, rows, width })
+        fits.then_some(Self { numbers, rows, width, after: 0 })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -70,7 +70,20 @@ impl<'a> Matrix<'a> {
                 Numbers::Q8(&all[rows.start * bytes..rows.end * bytes])
             }
         };
-        Self { numbers, rows: count, width }
+        Self { numbers, rows: count, width, after: self.after + self.rows - rows.end }
+    }
+
+    /// Asks for its beginning, which will be multiplied soon.
+    pub(crate) fn ask(&self, bytes: usize) {
+        let (start, all) = match self.numbers {
+            Numbers::F32(all) => (all.as_ptr().cast::<u8>(), size_of_val(all)),
+            Numbers::Bf16(all) => (all.as_ptr().cast(), size_of_val(all)),
+            Numbers::F16(all) => (all.as_ptr().cast(), size_of_val(all)),
+            Numbers::Q8(all) => (all.as_ptr(), all.len()),
+        };
+        for at in (0..bytes.min(all)).step_by(LINE) {
+            prefetch(start.wrapping_add(at));
+        }
     }
 
     /// Writes one row as f32.
@@ -106,19 +119,20 @@ impl<'a> Matrix<'a> {
         }
         assert!(stride >= self.width && x.len() >= (count - 1) * stride + self.width);
         assert!(target.count >= (count - 1) * target.stride + self.rows);
-        let (input, matrix) = (Input { x, stride, count }, *self);
+        let input = Input { x, stride, count };
+        let (rows, width, after) = (self.rows, self.width, self.after);
         match self.numbers {
             Numbers::F32(all) => {
-                dispatch(Product { matrix, kept: Plain(all), input, scratch, target });
+                dispatch(Product { rows, width, after, kept: Plain(all), input, scratch, target });
             }
             Numbers::Bf16(all) => {
-                dispatch(Product { matrix, kept: Brain(all), input, scratch, target });
+                dispatch(Product { rows, width, after, kept: Brain(all), input, scratch, target });
             }
             Numbers::F16(all) => {
-                dispatch(Product { matrix, kept: Half(all), input, scratch, target });
+                dispatch(Product { rows, width, after, kept: Half(all), input, scratch, target });
             }
             Numbers::Q8(all) => {
-                dispatch(Product { matrix, kept: Eight(all), input, scratch, target });
+                dispatch(Product { rows, width, after, kept: Eight(all), input, scratch, target });
             }
         }
     }
@@ -138,9 +152,9 @@ impl<'a> Matrix<'a> {
 /// Where products go: one row of numbers for each row that was multiplied, `stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
-    at: *mut f32,
+    pub(super) at: *mut f32,
     count: usize,
-    stride: usize,
+    pub(super) stride: usize,
     lifetime: PhantomData<&'a mut f32>,
 }
 
@@ -158,230 +172,6 @@ impl<'a> Target<'a> {
         let (at, count) = board.cells(start);
         Self { at, count, stride, lifetime: PhantomData }
     }
-}
-
-/// Rows to multiply with.
-#[derive(Clone, Copy)]
-struct Input<'a> {
-    x: &'a [f32],
-    stride: usize,
-    count: usize,
-}
-
-struct Product<'a, K> {
-    matrix: Matrix<'a>,
-    kept: K,
-    input: Input<'a>,
-    scratch: &'a mut Vec<f32>,
-    target: Target<'a>,
-}
-
-impl<K: Kept> Task for Product<'_, K> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let Self { matrix, kept, input, scratch, target } = self;
-        let (rows, width) = (matrix.rows, matrix.width);
-        let expand = K::EXPAND && input.count > 2;
-        let padded = width.next_multiple_of(16);
-        if expand && scratch.len() < TILE * padded {
-            scratch.resize(TILE * padded, 0.0);
-        }
-        let mut first = 0;
-        while first < rows {
-            let tile = if rows - first >= TILE { TILE } else { 1 };
-            let (start, bytes) = kept.row(first, width);
-            // SAFETY: processor and input are those of `product`, and the rows of the tile are in the matrix.
-            unsafe {
-                if expand {
-                    for row in 0..tile {
-                        let out = scratch.as_mut_ptr().add(row * padded);
-                        let ahead = start.wrapping_add((tile + row) * bytes);
-                        expand_row::<L, K>(start.add(row * bytes), width, ahead, out);
-                    }
-                    let at = scratch.as_ptr().cast();
-                    tile_rows::<L, Plain<'_>>(at, 4 * padded, tile, width, input, first, target);
-                } else {
-                    tile_rows::<L, K>(start, bytes, tile, width, input, first, target);
-                }
-            }
-            first += tile;
-        }
-    }
-}
-
-/// Writes a row out as f32.
-///
-/// # Safety
-/// As [`Kept::load`]; `out` must be good for `width` numbers rounded up to sixteen.
-#[inline(always)]
-unsafe fn expand_row<L: Lanes, K: Kept>(
-    row: *const u8,
-    width: usize,
-    ahead: *const u8,
-    out: *mut f32,
-) {
-    let whole = width / 16 * 16;
-    for at in (0..whole).step_by(16) {
-        // The next tile lies behind this one, and is wanted soon.
-        prefetch(ahead.wrapping_add(2 * at));
-        // SAFETY: as the caller says.
-        unsafe { K::load::<L>(row, at).store(out.add(at)) };
-    }
-    for at in whole..width {
-        // SAFETY: as the caller says.
-        unsafe { out.add(at).write(K::one(row, at)) };
-    }
-}
-
-/// All rows of the input with `tile` rows of the matrix, `bytes` apart.
-///
-/// # Safety
-/// As [`Kept::load`] for each of the rows; the input must hold what it says.
-#[inline(always)]
-unsafe fn tile_rows<L: Lanes, K: Kept>(
-    start: *const u8,
-    bytes: usize,
-    tile: usize,
-    width: usize,
-    input: Input<'_>,
-    first: usize,
-    target: Target<'_>,
-) {
-    let at = input.x.as_ptr();
-    let mut done = 0;
-    // SAFETY: every row that is named lies within the input or the matrix, as the caller says.
-    unsafe {
-        while done < input.count {
-            let x = at.add(done * input.stride);
-            let left = input.count - done;
-            let place = Place { start, bytes, x, stride: input.stride, width, share: done / 4 };
-            let taken = match (tile, left) {
-                (TILE, 4..) => four::<L, K>(place, done, first, target),
-                (TILE, 3) => some::<L, K, 3, TILE>(place, done, first, target),
-                (TILE, 2) => some::<L, K, 2, TILE>(place, done, first, target),
-                (TILE, _) => some::<L, K, 1, TILE>(place, done, first, target),
-                (_, 4..) => some::<L, K, 4, 1>(place, done, first, target),
-                (_, _) => some::<L, K, 1, 1>(place, done, first, target),
-            };
-            done += taken;
-        }
-    }
-}
-
-/// Where a tile lies.
-#[derive(Clone, Copy)]
-struct Place {
-    start: *const u8,
-    bytes: usize,
-    x: *const f32,
-    stride: usize,
-    width: usize,
-    /// Which share of the next tile is asked for meanwhile.
-    share: usize,
-}
-
-/// `M` rows of the input with `N` rows of the matrix: sixteen running sums for each pair.
-///
-/// # Safety
-/// As [`tile_rows`].
-#[inline(always)]
-unsafe fn running<L: Lanes, K: Kept, const M: usize, const N: usize>(p: Place) -> [[L; M]; N] {
-    // SAFETY: as the caller says; the last, partial sixteen are copied number by number.
-    unsafe {
-        let mut sums = [[L::splat(0.0); M]; N];
-        let whole = p.width / 16 * 16;
-        let ahead = p.start.wrapping_add(N * p.bytes + p.share * p.width * 4);
-        for at in (0..whole).step_by(16) {
-            if M == 4 {
-                prefetch(ahead.wrapping_add(4 * at));
-            }
-            let mut xs = [L::splat(0.0); M];
-            for (m, x) in xs.iter_mut().enumerate() {
-                *x = L::load(p.x.add(m * p.stride + at));
-            }
-            for (n, sums) in sums.iter_mut().enumerate() {
-                let row = p.start.add(n * p.bytes);
-                if M < 4 && n % 2 == 0 {
-                    prefetch(row.wrapping_add(N * p.bytes + at * p.bytes / p.width));
-                }
-                let w = K::load::<L>(row, at);
-                for (sum, x) in sums.iter_mut().zip(xs) {
-                    *sum = sum.plus(w, x);
-                }
-            }
-        }
-        if whole < p.width {
-            let mut xs = [[0f32; 16]; M];
-            for (m, x) in xs.iter_mut().enumerate() {
-                for at in whole..p.width {
-                    x[at - whole] = p.x.add(m * p.stride + at).read();
-                }
-            }
-            for (n, sums) in sums.iter_mut().enumerate() {
-                let row = p.start.add(n * p.bytes);
-                let mut w = [0f32; 16];
-                for at in whole..p.width {
-                    w[at - whole] = K::one(row, at);
-                }
-                let w = L::load(w.as_ptr());
-                for (sum, x) in sums.iter_mut().zip(&xs) {
-                    *sum = sum.plus(w, L::load(x.as_ptr()));
-                }
-            }
-        }
-        sums
-    }
-}
-
-/// # Safety
-/// As [`tile_rows`].
-#[inline(always)]
-unsafe fn four<L: Lanes, K: Kept>(
-    place: Place,
-    row: usize,
-    first: usize,
-    target: Target<'_>,
-) -> usize {
-    // SAFETY: as the caller says.
-    unsafe {
-        let s = running::<L, K, 4, TILE>(place);
-        let mut all = [s[0][0]; 16];
-        for (n, of_row) in s.iter().enumerate() {
-            for (m, sum) in of_row.iter().enumerate() {
-                all[m * TILE + n] = *sum;
-            }
-        }
-        let sums = L::sums(all);
-        for m in 0..4 {
-            let from = sums.as_ptr().add(m * TILE).cast::<[f32; TILE]>();
-            let to = target.at.add((row + m) * target.stride + first);
-            to.cast::<[f32; TILE]>().write_unaligned(from.read());
-        }
-    }
-    4
-}
-
-/// # Safety
-/// As [`tile_rows`].
-#[inline(always)]
-unsafe fn some<L: Lanes, K: Kept, const M: usize, const N: usize>(
-    place: Place,
-    row: usize,
-    first: usize,
-    target: Target<'_>,
-) -> usize {
-    // SAFETY: as the caller says.
-    unsafe {
-        let running = running::<L, K, M, N>(place);
-        for m in 0..M {
-            for (n, sums) in running.iter().enumerate() {
-                target.at.add((row + m) * target.stride + first + n).write(sums[m].sum());
-            }
-        }
-    }
-    M
 }
 
 /// Rows of eight numbers.

@@ -1,5 +1,7 @@
 //! What adapters change in a step, row by row: low-rank updates and scales around shared products.
 
+use std::ops::Range;
+
 use crate::adapter::Adapter;
 use crate::adapter::update::{Lora, Update};
 use crate::backbone::Architecture;
@@ -94,6 +96,16 @@ fn change<'a, 'g>(update: &'a Update, supply: &mut impl Supply<'a, 'g>) -> Resul
 }
 
 impl LowRank<'_> {
+    /// Asks for what a narrow product reads.
+    pub(super) fn ask(&self) {
+        self.a.ask(usize::MAX);
+    }
+
+    /// Asks for what [`Self::widen`] reads for these outputs.
+    pub(super) fn ask_for(&self, outputs: Range<usize>) {
+        self.b.part(outputs).ask(usize::MAX);
+    }
+
     /// The narrow product `scale · inner ∘ A·x` of a row.
     pub(super) fn narrow(&self, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
         let rank = self.a.rows();

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "threads write their own parts of shared activations; see above")]
 
 mod attention;
+mod product;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::plan::{Layer, Map, Plan, Weights};
 use super::turn::Turns;
 use crate::backbone::Architecture;
 use crate::backbone::names::{Module, Place};
-use crate::kernel::{Board, Member, Target, gate, normalize};
+use crate::kernel::{Board, Member, normalize};
 
 /// What a row of a pass reads.
 #[derive(Clone, Copy, Debug)]
@@ -81,16 +82,6 @@ impl Set {
     }
 }
 
-/// Some outputs of a map, for every row of a run.
-struct Piece<'r> {
-    run: &'r Run,
-    layer: usize,
-    set: Set,
-    /// Which map of the set.
-    place: usize,
-    part: Range<usize>,
-}
-
 /// A pass and its activations, one row of numbers for each row.
 pub(super) struct Pass<'a> {
     given: Given<'a>,
@@ -116,8 +107,6 @@ pub(super) struct Pass<'a> {
     scales: bool,
     /// Whether a sequence has several rows.
     several: bool,
-    /// Rows of a matrix in one item.
-    chunk: usize,
 }
 
 const MODULES: usize = Module::ALL.len();
@@ -147,10 +136,9 @@ impl<'a> Pass<'a> {
             narrow: board(MODULES * rank),
             rank,
             heads: Board::new(wanted * hidden),
-            logits: Board::new(wanted * shape.vocabulary),
+            logits: Board::plain(wanted * shape.vocabulary),
             scales: inputs,
             several,
-            chunk: if count > 8 { 64 } else { 32 },
             given,
         }
     }
@@ -310,6 +298,12 @@ impl<'a> Pass<'a> {
             if let Some(Change::LowRank(low)) = change
                 && map.start == 0
             {
+                // Those of the next row come from memory meanwhile.
+                let next = (row + 1 < self.given.rows.len())
+                    .then(|| self.change(row + 1, layer, map.module));
+                if let Some(Some(Change::LowRank(next))) = next {
+                    next.ask();
+                }
                 let at = (row * MODULES + map.module as usize) * self.rank;
                 // SAFETY: the narrow products of this row are the item's own.
                 let out = unsafe { self.narrow.write(at..at + self.rank) };
@@ -326,112 +320,6 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A phase for the maps of a set: the matrices cut into chunks of rows.
-    fn project(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
-        // The gate and the input of the feed-forward block are computed together.
-        let apart = |run: &Run| {
-            let maps = set.maps(&self.given.plan.weights[run.weights].layers[layer]);
-            if set == Set::Gate { &maps[..1] } else { maps }
-        };
-        let chunks = |map: &Map<'_>| map.matrix.rows().div_ceil(self.chunk);
-        let runs = &self.given.runs;
-        let count = runs.iter().flat_map(apart).map(chunks).sum();
-        member.share(count, |mut item| {
-            for run in runs {
-                for (place, map) in apart(run).iter().enumerate() {
-                    if item < chunks(map) {
-                        let first = item * self.chunk;
-                        let part = first..map.matrix.rows().min(first + self.chunk);
-                        self.chunk(&Piece { run, layer, set, place, part }, own);
-                        return;
-                    }
-                    item -= chunks(map);
-                }
-            }
-        });
-    }
-
-    /// Some outputs of a map, for every row of a run.
-    fn chunk(&self, piece: &Piece<'_>, own: &mut Own) {
-        let Piece { run, layer, set, ref part, .. } = *piece;
-        let architecture = self.given.architecture;
-        let (hidden, inner) = (architecture.hidden, architecture.inner);
-        match set {
-            Set::Attention => {
-                let width = architecture.query_width() + 2 * architecture.key_width();
-                self.multiply(piece, (&self.attention, width), own);
-            }
-            Set::Gate => {
-                self.multiply(piece, (&self.gate, inner), own);
-                let up = Piece { place: 1, part: part.clone(), ..*piece };
-                self.multiply(&up, (&self.up, inner), own);
-                for row in run.rows.clone() {
-                    let span = row * inner + part.start..row * inner + part.end;
-                    // SAFETY: these outputs of this row are the item's own in all three.
-                    let (gated, up, out) = unsafe {
-                        let gated = self.gate.read(span.clone());
-                        (gated, self.up.read(span.clone()), self.inner.write(span))
-                    };
-                    gate(architecture.activation, gated, up, out);
-                }
-            }
-            Set::Output | Set::Down => {
-                self.multiply(piece, (&self.branch, hidden), own);
-                let after =
-                    if set == Set::Output { Place::AfterAttention } else { Place::AfterMlp };
-                let weights = &self.given.plan.weights[run.weights].layers[layer];
-                if weights.norm(after).is_none() {
-                    for row in run.rows.clone() {
-                        let span = row * hidden + part.start..row * hidden + part.end;
-                        // SAFETY: these numbers of this row are the item's own in both.
-                        let (stream, branch) =
-                            unsafe { (self.stream.write(span.clone()), self.branch.read(span)) };
-                        stream.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The products of a chunk, with bias and what adapters change, written to `out`.
-    fn multiply(&self, piece: &Piece<'_>, out: (&Board, usize), own: &mut Own) {
-        let Piece { run, layer, set, place, ref part } = *piece;
-        let map = &set.maps(&self.given.plan.weights[run.weights].layers[layer])[place];
-        let (board, width) = self.input(set);
-        let scaled = self.scales && is_scaled(&self.given, layer, map.module);
-        let board = if scaled { &self.scaled[place] } else { board };
-        // SAFETY: the input was written in an earlier phase.
-        let x = unsafe { board.read(run.rows.start * width..run.rows.end * width) };
-        let (out, stride) = out;
-        let at = |row: usize| (run.rows.start + row) * stride + map.column + part.start;
-        let matrix = map.matrix.part(part.clone());
-        // SAFETY: these outputs of every row are the item's own.
-        let target = unsafe { Target::on(out, at(0), stride) };
-        matrix.product(x, width, run.rows.len(), &mut own.scratch, target);
-        for row in run.rows.clone() {
-            let change = self.change(row, layer, map.module);
-            if change.is_none() && map.bias.is_none() {
-                continue;
-            }
-            let at = at(row - run.rows.start);
-            // SAFETY: these outputs are the item's own.
-            let outputs = unsafe { out.write(at..at + part.len()) };
-            let start = map.start + part.start;
-            if let Some(Change::LowRank(low)) = change {
-                let at = (row * MODULES + map.module as usize) * self.rank;
-                // SAFETY: narrow products were written in an earlier phase.
-                let narrow = unsafe { self.narrow.read(at..at + self.rank) };
-                low.widen(narrow, start, outputs, own);
-            }
-            if let Some(bias) = &map.bias {
-                outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
-            }
-            if let Some(Change::Output(scale)) = change {
-                outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
-            }
-        }
-    }
-
     /// The last norm of a row whose logits are wanted.
     fn finish(&self, row: usize, own: &mut Own) {
         let Some(place) = self.given.rows[row].wanted else { return };
@@ -444,31 +332,6 @@ impl<'a> Pass<'a> {
         // SAFETY: this row is the item's own.
         let out = unsafe { self.heads.write(place * hidden..(place + 1) * hidden) };
         self.norm(row, weights.outer.final_norm.as_deref(), out);
-    }
-
-    /// A phase for the logits.
-    fn write(&self, member: &mut Member<'_>, own: &mut Own) {
-        let (hidden, vocabulary) =
-            (self.given.architecture.hidden, self.given.architecture.vocabulary);
-        let chunk = 4 * self.chunk;
-        let chunks = vocabulary.div_ceil(chunk);
-        member.share(chunks * self.given.runs.len(), |item| {
-            let run = &self.given.runs[item / chunks];
-            let first = item % chunks * chunk;
-            let head = &self.given.plan.weights[run.weights].outer.head;
-            let head = head.part(first..vocabulary.min(first + chunk));
-            let wanted = run.wanted.clone();
-            if wanted.is_empty() {
-                return;
-            }
-            // SAFETY: the heads were written in an earlier phase, and these logits are the item's own.
-            let (x, target) = unsafe {
-                let x = self.heads.read(wanted.start * hidden..wanted.end * hidden);
-                let start = wanted.start * vocabulary + first;
-                (x, Target::on(&self.logits, start, vocabulary))
-            };
-            head.product(x, hidden, wanted.len(), &mut own.scratch, target);
-        });
     }
 }
 
