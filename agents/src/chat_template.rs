@@ -6,6 +6,7 @@
 //! of steps and memory and reads nothing but the conversation.
 
 mod files;
+mod marks;
 
 use std::path::PathBuf;
 
@@ -47,6 +48,8 @@ pub struct ChatTemplate {
     template: Result<Template, Unusable>,
     /// The names and texts of special tokens.
     tokens: Map<String, Value>,
+    /// What it writes around turns and words could imitate.
+    marks: Vec<String>,
 }
 
 impl ChatTemplate {
@@ -60,7 +63,16 @@ impl ChatTemplate {
         let tokens = [("bos_token", bos), ("eos_token", eos)];
         let tokens =
             tokens.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into())));
-        Ok(Self { template: Ok(template), tokens: tokens.collect() })
+        let mut own = Self { template: Ok(template), tokens: tokens.collect(), marks: Vec::new() };
+        own.marks = marks::of(&own);
+        Ok(own)
+    }
+
+    /// What it writes around turns besides special tokens, where words could imitate it within a line: `[INST]`,
+    /// `<<SYS>>`, `###`, `USER:`.
+    #[must_use]
+    pub fn marks(&self) -> &[String] {
+        &self.marks
     }
 
     /// Writes a conversation; with `add_generation_prompt`, up to where the model shall speak.

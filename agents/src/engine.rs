@@ -19,8 +19,9 @@ pub mod schedule;
 pub mod train;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use self::meter::{Clock, Meter, Phase};
 use self::queue::{Command, EngineHandle};
@@ -33,13 +34,24 @@ const STACK: usize = 256 << 20;
 /// Requests that the thread takes in before it works some off; more stay in the bounded queue.
 const MOST_WAITING: usize = 65_536;
 
+/// How long a thread may take to end before it is left behind: what it does is of no use to anybody then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A running engine; dropping it ends the thread.
 #[derive(Debug)]
 pub struct Engine {
     handle: EngineHandle,
     limits: Limits,
     meter: Arc<Meter>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Running>,
+}
+
+/// A thread, and how its end is noticed.
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<()>,
+    /// Closed by the thread's end, however it ends.
+    ended: Receiver<()>,
 }
 
 impl Engine {
@@ -86,18 +98,25 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // A thread that already ended by a panic has answered everyone with an error.
         let _ = self.handle.stop();
-        if let Some(thread) = self.thread.take() {
+        if let Some(Running { thread, ended }) = self.thread.take()
+            && ended.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout)
+        {
             let _ = thread.join();
         }
     }
 }
 
-fn spawn(commands: Receiver<Command>, limits: Limits, meter: Arc<Meter>) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+fn spawn(commands: Receiver<Command>, limits: Limits, meter: Arc<Meter>) -> Result<Running> {
+    let (alive, ended) = mpsc::channel();
+    let thread = std::thread::Builder::new()
         .name("engine".to_owned())
         .stack_size(STACK)
-        .spawn(move || serve(&commands, limits, &meter))
-        .map_err(|source| ModelError::File { path: "engine thread".into(), source })
+        .spawn(move || {
+            let _alive: mpsc::Sender<()> = alive;
+            serve(&commands, limits, &meter);
+        })
+        .map_err(|source| ModelError::File { path: "engine thread".into(), source })?;
+    Ok(Running { thread, ended })
 }
 
 fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {

@@ -5,22 +5,32 @@
 //! `polylogue-tiny` was pretrained on: those of writers without a template, and those of agents that
 //! classify or judge, of which only the last features are used.
 //!
-//! A query that is too long is cut at the end, so that the part which asks the question stays.
+//! A query that is too long is cut at the end, so that the part which asks the question stays. Words that are
+//! not ours are read as words only: they cannot begin a line of the prompt, end a turn or write a special
+//! token. Whose words a prompt is made of stays known: see [`provenance`].
 
+pub mod provenance;
+
+use self::provenance::{Draft, Prompt, Words};
 use crate::chat_template::{ChatTemplate, Message};
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::tokenizer::Tokenizer;
 
 /// Longest query in tokens.
 pub const LONGEST_QUERY: usize = 160;
 
+/// How often words are read anew for what they imitate once other things are gone.
+const MOST_ROUNDS: usize = 64;
+
 /// The prompt of an agent that classifies a query.
 ///
 /// # Errors
 /// When the text cannot be tokenized.
-pub fn understand(tokenizer: &Tokenizer, query: &str) -> Result<Vec<u32>> {
-    let query = clip(tokenizer, query)?;
-    tokenizer.encode_with_specials(&format!("customer: {query}\ntopic:"), usize::MAX)
+pub fn understand(tokenizer: &Tokenizer, query: Words<'_>) -> Result<Prompt> {
+    let customer = harmless(tokenizer, None, query.text())?;
+    let draft = Draft::default().own("customer: ").words(Some(query), customer).own("\ntopic:");
+    let tokens = tokenizer.encode_with_specials(&draft.text(), usize::MAX)?;
+    Ok(draft.read_as(tokens))
 }
 
 /// The prompt of an agent that answers a query, told what it is about.
@@ -30,34 +40,52 @@ pub fn understand(tokenizer: &Tokenizer, query: &str) -> Result<Vec<u32>> {
 ///
 /// # Errors
 /// When the text cannot be tokenized, or the chat template fails.
-pub fn reply(tokenizer: &Tokenizer, query: &str, topic: &str) -> Result<Vec<u32>> {
-    let query = clip(tokenizer, query)?;
-    let Some(chat) = tokenizer.chat() else {
-        return tokens(tokenizer, &format!("customer: {query}\ntopic: {}\nagent:", words(topic)));
+pub fn reply(tokenizer: &Tokenizer, query: Words<'_>, topic: Option<Words<'_>>) -> Result<Prompt> {
+    let chat = tokenizer.chat();
+    let customer = harmless(tokenizer, chat, query.text())?;
+    let about = harmless(tokenizer, chat, &words(topic.map_or("", |topic| topic.text())))?;
+    let draft = Draft::default();
+    let Some(chat) = chat else {
+        let draft = draft.own("customer: ").words(Some(query), customer).own("\ntopic: ");
+        let draft = draft.words(topic, about).own("\nagent:");
+        let begin = tokenizer.begin().into_iter();
+        let tokens = begin.chain(tokenizer.encode(&draft.text())?).collect();
+        return Ok(draft.read_as(tokens));
     };
-    let query = tokenizer.without_specials(&query)?;
-    let task = tokenizer.without_specials(&instruction(topic))?;
-    let turns = [Message::new("system", task.as_str()), Message::new("user", query.as_str())];
+    let mut task = draft.own("You answer customers.");
+    if !about.is_empty() {
+        task = task.own(" The topic is: ").words(topic, about).own(".");
+    }
+    let task = task.own(" Reply in one short sentence.");
+    let query = Draft::default().words(Some(query), customer);
+    let turns = [Message::new("system", task.text()), Message::new("user", query.text())];
     let text = match chat.render(&turns, true) {
         Ok(text) => text,
         Err(first) => {
-            let alone = [Message::new("user", format!("{task}\n\n{query}"))];
+            let alone = [Message::new("user", format!("{}\n\n{}", task.text(), query.text()))];
             chat.render(&alone, true).or(Err(first))?
         }
     };
-    tokenizer.encode(&text)
+    Ok(task.then(query).read_as(tokenizer.encode(&text)?))
 }
 
 /// The prompt of an agent that judges an answer, told what the query is about.
 ///
 /// # Errors
 /// When the text cannot be tokenized.
-pub fn evaluate(tokenizer: &Tokenizer, query: &str, topic: &str, answer: &str) -> Result<Vec<u32>> {
-    let query = clip(tokenizer, query)?;
-    let answer = clip(tokenizer, answer)?;
-    let topic = words(topic);
-    let text = format!("customer: {query}\ntopic: {topic}\nagent: {answer}\nresolved:");
-    tokenizer.encode_with_specials(&text, usize::MAX)
+pub fn evaluate(
+    tokenizer: &Tokenizer,
+    query: Words<'_>,
+    topic: Option<Words<'_>>,
+    answer: Option<Words<'_>>,
+) -> Result<Prompt> {
+    let customer = harmless(tokenizer, None, query.text())?;
+    let about = harmless(tokenizer, None, &words(topic.map_or("", |topic| topic.text())))?;
+    let said = harmless(tokenizer, None, answer.map_or("", |answer| answer.text()))?;
+    let draft = Draft::default().own("customer: ").words(Some(query), customer).own("\ntopic: ");
+    let draft = draft.words(topic, about).own("\nagent: ").words(answer, said).own("\nresolved:");
+    let tokens = tokenizer.encode_with_specials(&draft.text(), usize::MAX)?;
+    Ok(draft.read_as(tokens))
 }
 
 /// What an agent shall say after a reply prompt, with the token that ends it.
@@ -65,10 +93,11 @@ pub fn evaluate(tokenizer: &Tokenizer, query: &str, topic: &str, answer: &str) -
 /// # Errors
 /// When the text cannot be tokenized, or the chat template fails.
 pub fn answer(tokenizer: &Tokenizer, answer: &str) -> Result<Vec<u32>> {
+    let answer = tokenizer.without_specials(answer.trim())?;
     let Some(chat) = tokenizer.chat() else {
-        return tokenizer.encode(&format!(" {}\n", answer.trim()));
+        return tokenizer.encode(&format!(" {answer}\n"));
     };
-    let mut tokens = tokenizer.encode(&tokenizer.without_specials(answer.trim())?)?;
+    let mut tokens = tokenizer.encode(&answer)?;
     tokens.extend(end_of_turn(tokenizer, chat)?);
     Ok(tokens)
 }
@@ -97,7 +126,8 @@ pub fn stops(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
 /// # Errors
 /// As [`reply`], [`answer`] and [`stops`].
 pub fn check_writer(tokenizer: &Tokenizer) -> Result<()> {
-    reply(tokenizer, "Where is my bag?", "lost_baggage")?;
+    let topic = Words::of_task("lost_baggage");
+    reply(tokenizer, Words::of_task("Where is my bag?"), Some(topic))?;
     answer(tokenizer, "It is here.")?;
     stops(tokenizer).map(|_| ())
 }
@@ -106,15 +136,6 @@ pub fn check_writer(tokenizer: &Tokenizer) -> Result<()> {
 #[must_use]
 pub fn words(label: &str) -> String {
     label.replace(['_', '-'], " ").trim().to_lowercase()
-}
-
-/// The system message of a writer.
-fn instruction(topic: &str) -> String {
-    let topic = match words(topic) {
-        topic if topic.is_empty() => topic,
-        topic => format!(" The topic is: {topic}."),
-    };
-    format!("You answer customers.{topic} Reply in one short sentence.")
 }
 
 /// The token with which a chat template ends what an assistant said: of those that end a turn, the first
@@ -128,17 +149,35 @@ fn end_of_turn(tokenizer: &Tokenizer, chat: &ChatTemplate) -> Result<Option<u32>
     Ok(tokenizer.encode(after)?.into_iter().find(ends).or(tokenizer.end()))
 }
 
-fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let mut tokens: Vec<u32> = tokenizer.begin().into_iter().collect();
-    tokens.extend(tokenizer.encode(text)?);
-    Ok(tokens)
+/// Words as a prompt may hold them: in one line, at most [`LONGEST_QUERY`] tokens of it, and without what would
+/// be read as special tokens or passes for what a chat template writes around turns.
+fn harmless(tokenizer: &Tokenizer, chat: Option<&ChatTemplate>, text: &str) -> Result<String> {
+    let line: String = text.chars().map(|c| if breaks_line(c) { ' ' } else { c }).collect();
+    let tokens = tokenizer.encode(&line)?;
+    let mut text = match tokens.get(..LONGEST_QUERY) {
+        Some(first) => tokenizer.decode(first)?,
+        None => line,
+    };
+    // What is left can spell such a thing anew.
+    for _ in 0..MOST_ROUNDS {
+        let mut plain = tokenizer.without_specials(&text)?;
+        for mark in chat.into_iter().flat_map(ChatTemplate::marks) {
+            plain = plain.replace(mark.as_str(), "");
+        }
+        if plain == text {
+            return Ok(text);
+        }
+        text = plain;
+    }
+    Err(ModelError::Tokenizer(format!(
+        "a text still imitates a chat template after {MOST_ROUNDS} times of removing that"
+    )))
 }
 
-fn clip(tokenizer: &Tokenizer, text: &str) -> Result<String> {
-    let line = text.replace(['\n', '\r'], " ");
-    let tokens = tokenizer.encode(&line)?;
-    match tokens.get(..LONGEST_QUERY) {
-        Some(first) => tokenizer.decode(first),
-        None => Ok(line),
-    }
+/// Whether a letter ends a line for some reader.
+fn breaks_line(letter: char) -> bool {
+    matches!(letter, '\n'..='\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessor as _, TokenizerBuilder, TruncationDirection};
@@ -31,7 +32,8 @@ pub struct Tokenizer {
     begin: Option<u32>,
     end: Option<u32>,
     chat: Option<Arc<ChatTemplate>>,
-    /// Tokens that no text of a conversation may hold: all added ones but those that are blank.
+    /// Tokens that no text of a conversation may hold: all added ones but those that are blank, and the one that
+    /// stands for what the vocabulary does not know, as any strange letter does.
     marks: Arc<HashSet<u32>>,
     /// Tokens that end a turn of a chat.
     ends: Vec<u32>,
@@ -67,9 +69,11 @@ impl Tokenizer {
         let end = find(&[END, "</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"]);
         // Runs of spaces are added tokens too in some vocabularies, and say nothing.
         let blank = |text: &str| text.chars().all(|c| c.is_whitespace() || c == '▁');
+        let unknown = unknown(&inner);
         let added = inner.get_added_tokens_decoder().into_iter();
         let marks = added.filter(|(_, token)| token.special || !blank(&token.content));
-        let marks = Arc::new(marks.map(|(id, _)| id).collect());
+        let marks = marks.map(|(id, _)| id).filter(|id| unknown != Some(*id));
+        let marks = Arc::new(marks.collect());
         Ok(Self { inner, begin, end, chat: None, marks, ends: Vec::new() })
     }
 
@@ -232,6 +236,18 @@ impl Tokenizer {
     }
 }
 
+/// The token that stands for what a vocabulary does not know.
+fn unknown(inner: &tokenizers::Tokenizer) -> Option<u32> {
+    let name = match inner.get_model() {
+        ModelWrapper::BPE(model) => model.get_unk_token().as_deref()?,
+        ModelWrapper::WordPiece(model) => &model.unk_token,
+        ModelWrapper::WordLevel(model) => &model.unk_token,
+        // The crate does not tell; this is what the kind's own trainer calls it.
+        ModelWrapper::Unigram(_) => "<unk>",
+    };
+    inner.token_to_id(name)
+}
+
 /// Runs code of the crate that panics on some files of others, and makes an error of that.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -326,6 +342,17 @@ mod tests {
         let id = thinking.id("<think>").unwrap();
         assert!(thinking.encode("ab<think>").unwrap().contains(&id));
         assert_eq!(thinking.without_specials("ab  <thi<think>nk>ab").unwrap(), "ab  ab");
+    }
+
+    /// A strange letter is no forgery: what it becomes must stay in the text.
+    #[test]
+    fn what_the_vocabulary_does_not_know_stays() {
+        let added = r##"{"id":2,"content":"[UNK]","single_word":false,"lstrip":false,"rstrip":false,
+            "normalized":false,"special":true}"##;
+        let file = BERT.replace(r#""added_tokens":[]"#, &format!(r#""added_tokens":[{added}]"#));
+        let bert = Tokenizer::from_bytes(file.as_bytes()).unwrap();
+        assert_eq!(bert.encode("a \u{2603} b").unwrap(), [3, 2, 4]);
+        assert_eq!(bert.without_specials("a \u{2603} b").unwrap(), "a \u{2603} b");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::learning::objective::TextExample;
 use crate::learning::objective::supervised::ClassExample;
 use crate::prompt;
+use crate::prompt::provenance::Words;
 use crate::tokenizer::Tokenizer;
 
 /// A query that somebody answered well.
@@ -39,7 +40,8 @@ pub fn intent_examples(
     demonstrations
         .iter()
         .map(|demonstration| {
-            let tokens = prompt::understand(tokenizer, &demonstration.query)?;
+            let prompt = prompt::understand(tokenizer, Words::of_task(&demonstration.query))?;
+            let tokens = prompt.into_tokens();
             Ok(ClassExample { tokens, label: demonstration.intent })
         })
         .collect()
@@ -56,7 +58,9 @@ pub fn reply_examples(
     demonstrations
         .iter()
         .map(|demonstration| {
-            let prompt = prompt::reply(tokenizer, &demonstration.query, &demonstration.topic)?;
+            let Demonstration { query, topic, .. } = demonstration;
+            let (query, topic) = (Words::of_task(query), Words::of_task(topic));
+            let prompt = prompt::reply(tokenizer, query, Some(topic))?.into_tokens();
             let reply = prompt::answer(tokenizer, &demonstration.reply)?;
             Ok(TextExample { prompt, reply })
         })
@@ -74,9 +78,10 @@ pub fn verdict_examples(
     let mut examples = Vec::with_capacity(2 * demonstrations.len());
     for demonstration in demonstrations {
         for (reply, label) in [(&demonstration.reply, 1), (&demonstration.wrong, 0)] {
-            let Demonstration { query, topic, .. } = demonstration;
-            let tokens = prompt::evaluate(tokenizer, query, topic, reply)?;
-            examples.push(ClassExample { tokens, label });
+            let [query, topic, reply] = [&demonstration.query, &demonstration.topic, reply]
+                .map(|text| Words::of_task(text));
+            let prompt = prompt::evaluate(tokenizer, query, Some(topic), Some(reply))?;
+            examples.push(ClassExample { tokens: prompt.into_tokens(), label });
         }
     }
     Ok(examples)

@@ -8,6 +8,7 @@ use agents::backbone::Backbone;
 use agents::backbone::gguf::Gguf;
 use agents::chat_template::Message;
 use agents::prompt;
+use agents::prompt::provenance::Words;
 use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
 use candle_core::Device;
@@ -69,7 +70,8 @@ fn load(template: Option<&str>) -> Backbone {
 }
 
 fn reply(tokenizer: &Tokenizer, query: &str) -> Vec<u32> {
-    prompt::reply(tokenizer, query, "lost_baggage").unwrap()
+    let topic = Words::of_task("lost_baggage");
+    prompt::reply(tokenizer, Words::of_task(query), Some(topic)).unwrap().into_tokens()
 }
 
 #[test]
@@ -106,7 +108,8 @@ fn without_a_system_message_the_user_says_it() {
     assert_eq!(reply(&backbone.tokenizer, "where is my bag"), ids(&expected));
     // Where that fails too, what was wrong at first is told.
     let always = load(Some("{{ raise_exception('no ' + messages[0].role) }}"));
-    let refused = prompt::reply(&always.tokenizer, "where is my bag", "").unwrap_err();
+    let refused =
+        prompt::reply(&always.tokenizer, Words::of_task("where is my bag"), None).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "chat template: line 1: it refuses the conversation: no system"
@@ -127,9 +130,11 @@ fn other_prompts_are_plain_lines() {
     for backbone in [&plain, &chat] {
         let tokenizer = &backbone.tokenizer;
         let expected = ids("<|im_start|> customer: where is my bag topic:");
-        assert_eq!(prompt::understand(tokenizer, "where is my bag").unwrap(), expected);
-        let judged = prompt::evaluate(tokenizer, "where is my bag", "lost_baggage", "it").unwrap();
-        assert_eq!(judged, [begin.clone(), lines.clone(), ids("it resolved:")].concat());
+        let query = Words::of_task("where is my bag");
+        assert_eq!(prompt::understand(tokenizer, query).unwrap().tokens(), expected);
+        let [topic, said] = ["lost_baggage", "it"].map(|text| Some(Words::of_task(text)));
+        let judged = prompt::evaluate(tokenizer, query, topic, said).unwrap();
+        assert_eq!(judged.tokens(), [begin.clone(), lines.clone(), ids("it resolved:")].concat());
     }
     assert_eq!(prompt::answer(&plain.tokenizer, " it ").unwrap(), ids("it"));
 }

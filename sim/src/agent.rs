@@ -272,7 +272,7 @@ impl AgentArguments {
             backbone: Arc::clone(&model.backbone),
             adapter: Arc::clone(&model.adapter),
             // A chat template is foreign code: that it fails on these words is an answer like another.
-            tokens: model.prompt(turn)?,
+            tokens: model.prompt(turn)?.into_tokens(),
             want: model.want(turn, self.seed)?,
             answer: Answer::new(move |got| {
                 // A dead agent needs no answer: its successor asks again.

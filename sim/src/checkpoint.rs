@@ -29,7 +29,7 @@ use crate::scenario::CheckpointPlan;
 use crate::summary::{Summary, Unfinished};
 
 /// Version of checkpoints: another one is refused.
-pub const FORMAT: &str = "polylogue-checkpoint/1";
+pub const FORMAT: &str = "polylogue-checkpoint/2";
 /// The folder of checkpoints in a run directory.
 pub const FOLDER: &str = "checkpoints";
 /// Begins the name of each.

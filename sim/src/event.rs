@@ -3,13 +3,15 @@
 //! The conductor is the only writer: it numbers events in one order. Screens, recorder, metrics and tests
 //! see nothing else. Wall-clock times are not in here: they would make two equal runs differ.
 
+mod spoken;
+
 use std::collections::BTreeMap;
-use std::ops::Deref;
-use std::sync::Arc;
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::spoken::Spoken;
 
 /// Listeners: nothing for none, a name for one, a list for several.
 mod listeners {
@@ -127,30 +129,6 @@ pub enum Said {
         #[serde(deserialize_with = "number")]
         resolved: f64,
     },
-}
-
-/// What an agent said, shared by all who heard it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Said", into = "Said")]
-pub struct Spoken(Arc<Said>);
-
-impl Deref for Spoken {
-    type Target = Said;
-    fn deref(&self) -> &Said {
-        &self.0
-    }
-}
-
-impl From<Said> for Spoken {
-    fn from(said: Said) -> Self {
-        Self(Arc::new(said))
-    }
-}
-
-impl From<Spoken> for Said {
-    fn from(spoken: Spoken) -> Self {
-        Arc::unwrap_or_clone(spoken.0)
-    }
 }
 
 /// Scores of a pass over the holdout.

@@ -25,7 +25,7 @@ use crate::event::Event;
 use crate::recording::LOG;
 
 /// Version of the event log: a reader that knows another major version refuses it.
-pub const FORMAT: &str = "polylogue-events/1";
+pub const FORMAT: &str = "polylogue-events/1.1";
 
 /// Wall times of ticks.
 const TIMES: &str = "times.jsonl";

@@ -124,11 +124,13 @@ fn drawn<'w, T: AsRef<str>>(words: &'w [T], stream: &mut impl Rng) -> Option<&'w
 
 #[cfg(test)]
 mod tests {
+    use agents::prompt::provenance::Origin;
+
     use super::*;
     use crate::event::Spoken;
 
     fn text(text: &str) -> Spoken {
-        Spoken::from(Said::Text { text: text.to_owned() })
+        Spoken::new(Origin::Task, Said::Text { text: text.to_owned() })
     }
 
     fn say(script: &Script, heard: &[&str], own: Option<&str>, seed: u64) -> String {

@@ -103,8 +103,13 @@ pub struct Verification {
     notices: Vec<String>,
     directory: PathBuf,
     context: usize,
-    /// Removed with this.
     place: TempDir,
+}
+
+/// The folder in which a run is played again; removed with this. To be kept until nothing plays there any more.
+#[derive(Debug)]
+pub struct Place {
+    _folder: TempDir,
 }
 
 /// What a verification came to.
@@ -188,41 +193,49 @@ impl Verification {
         &self.notices
     }
 
-    /// Plays the run again and compares; `hear` is told after each tick.
+    /// Plays the run again and compares, once the future is awaited; `hear` is told after each tick. The place
+    /// is for who may leave before that is done, to remove what is there after the runtime has ended.
     ///
     /// # Errors
     /// When the second run fails before it differs, or a file cannot be read.
-    pub async fn run(
+    pub fn run(
         self,
         hear: impl FnMut(Progress) + Send + 'static,
-    ) -> Result<Verdict, VerifyError> {
-        let Self { mut prepared, survey, directory, context, place, .. } = self;
-        let control = Control::default();
-        let outcome = Arc::new(Mutex::new(Outcome::default()));
-        let recording = recording::open(&directory)?;
-        let comparison = Comparison::new(
-            recording,
-            &survey,
-            context,
-            control.clone(),
-            Arc::clone(&outcome),
-            Box::new(hear),
-        )?;
-        prepared.observe(Box::new(comparison));
-        let result = prepared.play(Feed::unwatched(), control).await;
-        let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Outcome { events, tick, divergence, sha256, missing, complete } = outcome;
-        if let (Err(error), None, false) = (result, &divergence, complete) {
-            return Err(VerifyError::Run(error));
-        }
-        let divergence = divergence.or(missing);
+    ) -> (impl Future<Output = Result<Verdict, VerifyError>>, Place) {
+        let Self { prepared, survey, directory, context, place, .. } = self;
         let made = place.path().join("run");
-        let (adapters, other_adapters) = match divergence {
-            None => adapters::compare(&directory, &made),
-            Some(_) => (0, Vec::new()),
-        };
-        Ok(Verdict { events, tick, divergence, sha256, adapters, other_adapters, survey })
+        let compared = compared(prepared, survey, directory, context, made, Box::new(hear));
+        (compared, Place { _folder: place })
     }
+}
+
+/// Plays a run again, compares it with its recording, and its adapters with those in `made`.
+async fn compared(
+    mut prepared: Prepared,
+    survey: Survey,
+    directory: PathBuf,
+    context: usize,
+    made: PathBuf,
+    hear: Box<dyn FnMut(Progress) + Send>,
+) -> Result<Verdict, VerifyError> {
+    let control = Control::default();
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
+    let recording = recording::open(&directory)?;
+    let comparison =
+        Comparison::new(recording, &survey, context, control.clone(), Arc::clone(&outcome), hear)?;
+    prepared.observe(Box::new(comparison));
+    let result = prepared.play(Feed::unwatched(), control).await;
+    let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Outcome { events, tick, divergence, sha256, missing, complete } = outcome;
+    if let (Err(error), None, false) = (result, &divergence, complete) {
+        return Err(VerifyError::Run(error));
+    }
+    let divergence = divergence.or(missing);
+    let (adapters, other_adapters) = match divergence {
+        None => adapters::compare(&directory, &made),
+        Some(_) => (0, Vec::new()),
+    };
+    Ok(Verdict { events, tick, divergence, sha256, adapters, other_adapters, survey })
 }
 
 /// The directory of a run, for messages.

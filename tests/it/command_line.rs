@@ -26,6 +26,22 @@ fn check_accepts_the_shipped_scenario() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("ready to run"));
 }
 
+/// A scenario is named after its folder.
+#[cfg(unix)]
+#[test]
+fn a_name_is_shown_and_not_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let hostile = folder.path().join("a\u{1b}[2Jb");
+    fs::create_dir(&hostile).unwrap();
+    for name in ["scenario.toml", "travel.jsonl", "travel-holdout.jsonl"] {
+        fs::copy(root().join(SCENARIO).join(name), hostile.join(name)).unwrap();
+    }
+    let output = polylogue(&["check", &hostile.display().to_string()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text.starts_with("a<1B>[2Jb: 3 agents"), "{text:?}");
+}
+
 #[test]
 fn bad_scenarios_are_refused() {
     refused(&["run", "no/such/scenario"], &["no/such/scenario"]);

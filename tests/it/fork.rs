@@ -82,6 +82,79 @@ fn a_fork_has_the_history_of_its_parent_and_what_was_changed_after_it() {
     assert!(first > tick && log(&other) != whole, "{first}");
 }
 
+/// The first tick of play that ends with a message of `agent`, which has learnt before and does not learn then;
+/// its generation in that tick.
+fn learnt(events: &[Event], agent: &str) -> (u64, u32) {
+    let (mut playing, mut learning, mut generation) = (false, false, 0);
+    for event in events {
+        match &event.kind {
+            EventKind::PhaseStarted { phase, .. } => playing = *phase == Phase::Play,
+            EventKind::TrainingStarted { agent: own, .. } if own.as_str() == agent => {
+                learning = true
+            }
+            EventKind::GenerationPublished { agent: own, generation: new, .. }
+                if own.as_str() == agent =>
+            {
+                (learning, generation) = (false, new.0);
+            }
+            EventKind::MessageDelivered { from, generation: spoken, .. }
+                if from.as_str() == agent && playing && !learning && generation > 1 =>
+            {
+                assert_eq!(spoken.0, generation);
+                return (event.tick, generation);
+            }
+            _ => {}
+        }
+    }
+    panic!("{agent} never learns in play");
+}
+
+#[test]
+fn a_fork_goes_on_with_other_weights_or_another_channel() {
+    let folder = tempfile::tempdir().unwrap();
+    let parent = folder.path().join("parent");
+    run(&parent);
+    let whole = log(&parent);
+    let (tick, generation) = learnt(&events(&whole), "understand");
+
+    // What it knew after its transfer, in place of what it learnt since.
+    let first = parent.join("adapters/understand/g1");
+    let weights = folder.path().join("weights");
+    let exchange = format!("understand={}", first.display());
+    succeeded(&fork(&parent, tick, &weights, &["--adapter", &exchange]));
+    let (_, differs) = common(&whole, &log(&weights));
+    assert!(differs > tick, "{differs} comes after {tick}");
+    let next = format!("adapters/understand/g{}/adapter_model.safetensors", generation + 1);
+    let given = fs::read(first.join("adapter_model.safetensors")).unwrap();
+    assert!(fs::read(weights.join(next)).unwrap() == given, "they are its next generation");
+    let after = events(&log(&weights)).into_iter().find_map(|event| match event.kind {
+        EventKind::MessageDelivered { from, generation, .. }
+            if event.tick > tick && from.as_str() == "understand" =>
+        {
+            Some(generation.0)
+        }
+        _ => None,
+    });
+    assert_eq!(after, Some(generation + 1), "it speaks with them");
+    let manifest = fs::read_to_string(weights.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["fork"]["adapters"][0]["agent"], "understand");
+
+    let narrow = folder.path().join("narrow");
+    succeeded(&fork(&parent, tick, &narrow, &["--set", "channel.text.max_tokens=2"]));
+    let longest = |wanted: &dyn Fn(u64) -> bool| {
+        let tokens = events(&log(&narrow)).into_iter().filter_map(|event| match event.kind {
+            EventKind::MessageDelivered { tokens, .. } if wanted(event.tick) => Some(tokens),
+            _ => None,
+        });
+        tokens.max()
+    };
+    assert!(longest(&|at| at <= tick) > Some(2));
+    assert_eq!(longest(&|at| at > tick), Some(2), "from there on messages are cut");
+    let (_, differs) = common(&whole, &log(&narrow));
+    assert!(differs > tick, "{differs} comes after {tick}");
+}
+
 #[test]
 fn what_a_fork_cannot_change_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,6 +163,8 @@ fn what_a_fork_cannot_change_is_refused() {
     for (number, (more, told)) in [
         (["--set", "task.support.holdout_limit=3"], "cannot change the task"),
         (["--set", "episodes=0"], "episodes"),
+        (["--set", "agents.reply.transfer.lora.rank=2"], "cannot change which agents there are"),
+        (["--adapter", "reply=nowhere"], "the weights of reply"),
         (["--edit", "99999:0=x"], "there is no message 99999:0"),
         (["--adapter", "nobody=here"], "no such agent"),
     ]

@@ -7,6 +7,8 @@ mod command_line;
 #[cfg(test)]
 mod customer_data;
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fork;
@@ -24,6 +26,8 @@ mod simulation;
 mod society;
 #[cfg(test)]
 mod starting_adapter;
+#[cfg(test)]
+mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

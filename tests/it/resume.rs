@@ -206,6 +206,45 @@ fn killed_again_and_again(lives: u64, most: usize, wanted: usize) -> usize {
     kills
 }
 
+/// What another version wrote is left alone rather than begun again.
+#[test]
+fn a_run_of_another_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life { binary: binary(), directory: folder.path().join("run") };
+    assert!(life.output().status.success());
+    fs::remove_file(life.directory.join("summary.json")).unwrap();
+    let log = fs::read_to_string(life.log()).unwrap();
+    // Without its end, the run could go on.
+    let cut = log.trim_end().rfind('\n').unwrap() + 1;
+    let manifests: Vec<PathBuf> =
+        life.checkpoints().iter().map(|path| path.join("manifest.json")).collect();
+    let formats = |from: &str, to: &str| {
+        for path in &manifests {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(path, text.replace(from, to)).unwrap();
+        }
+    };
+    let (ours, theirs) = ("polylogue-checkpoint/2", "polylogue-checkpoint/1");
+    let refused = |log: &str, found: &str| {
+        fs::write(life.log(), log).unwrap();
+        let output = life.output();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told = told.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("begun by another version") && told.contains(found), "{told}");
+        assert_eq!(fs::read_to_string(life.log()).unwrap(), log);
+    };
+    formats(ours, theirs);
+    refused(&log[..cut], theirs);
+    formats(theirs, ours);
+    refused(&log[..cut].replacen("events/1.1", "events/1", 1), "polylogue-events/1,");
+    refused(&log[..cut].replacen("events/1.1", "events/2.0", 1), "polylogue-events/2,");
+    fs::write(life.log(), &log[..cut]).unwrap();
+    assert!(life.output().status.success());
+    assert_eq!(fs::read_to_string(life.log()).unwrap(), log);
+}
+
 #[test]
 fn a_run_that_is_killed_and_torn_ends_as_if_nothing_had_happened() {
     assert!(killed_again_and_again(3, 3, 9) >= 3);

@@ -10,7 +10,7 @@ fn count(events: &[Event], is: impl Fn(&EventKind) -> bool) -> usize {
 #[test]
 fn a_society_plays_learns_and_leaves_everything_behind() {
     let Ran { finished, log, directory } = run(&[]);
-    assert!(log.starts_with("{\"format\":\"polylogue-events/1\"}\n"), "the version comes first");
+    assert!(log.starts_with("{\"format\":\"polylogue-events/1.1\"}\n"), "the version comes first");
     let events = events(&log);
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.seq, index as u64, "no gap in the numbering");

@@ -110,6 +110,18 @@ fn the_pure_parts_stay_pure() {
     assert_eq!(wrong, NONE);
 }
 
+/// A society's prompts come from `agents::prompt` alone, where every word has its origin. Only the channel counts
+/// and cuts tokens itself.
+#[test]
+fn nobody_writes_prompts_of_their_own() {
+    let reads = |text: &str| text.contains(".encode(") || text.contains(".encode_with_specials(");
+    let found = offenders(|path, text| path.starts_with(root().join("sim/src")) && reads(text));
+    let may = ["sim/src/channel.rs", "sim/src/tuning.rs"];
+    let found: Vec<String> =
+        found.into_iter().filter(|path| !may.contains(&path.as_str())).collect();
+    assert_eq!(found, NONE);
+}
+
 #[test]
 fn every_module_is_named_in_its_crate_layout() {
     for name in ["agents", "sim"] {

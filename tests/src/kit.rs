@@ -135,15 +135,16 @@ pub fn polylogue_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outpu
 /// When it cannot be built.
 #[must_use]
 pub fn binary() -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "polylogue"])
-        .current_dir(root())
-        .status()
-        .expect("cargo");
-    assert!(built.success(), "the binary builds");
     // The test binary lies in `target/PROFILE/deps`, the command line one folder above.
     let here = std::env::current_exe().expect("a path of this test");
-    here.ancestors().nth(2).expect("a target folder").join("polylogue")
+    let folder = here.ancestors().nth(2).expect("a target folder");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", "polylogue"]).current_dir(root());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo").success(), "the binary builds");
+    folder.join("polylogue")
 }
 
 /// A folder of real data nobody here wrote; says so where it is absent.

@@ -129,6 +129,8 @@ pub(crate) struct App {
     pub(crate) paused: bool,
     /// Whether the person asked the run to end.
     pub(crate) stopping: bool,
+    /// Whether the screen goes once the run is over: the system asked for the end, and nobody may be there.
+    pub(crate) leaving: bool,
     /// The recording that is shown; none for a run that goes on.
     pub(crate) replay: Option<Replay>,
     /// What the engine did in the last tick.
@@ -320,6 +322,9 @@ impl App {
                 taken = sources.events.recv_many(&mut batch, BATCH), if open => {
                     (stale, open) = (true, taken > 0);
                     owning(|| self.take_in(&mut batch, open));
+                    if self.leaving && self.state.run.is_over() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -329,6 +334,10 @@ impl App {
         let command = match input {
             Some(Input::Resized) => None,
             Some(Input::Key(key)) => self.key(key),
+            Some(Input::Asked) => {
+                self.leaving = true;
+                self.key(Key::Interrupt)
+            }
             None => Some(Command::Leave),
         };
         if let Some(command) = command {

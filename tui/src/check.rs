@@ -6,6 +6,7 @@ use clap::Args;
 use sim::feed::mib;
 
 use crate::exit_code::Exit;
+use crate::untrusted::Untrusted;
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
         Ok(scenario) => {
             println!(
                 "{}: {} agents, {} triggers, {} episodes: ready to run",
-                scenario.name,
+                Untrusted(&scenario.name),
                 scenario.agents.len(),
                 scenario.triggers.len(),
                 scenario.episodes

@@ -25,6 +25,8 @@ pub(crate) enum Input {
     Key(Key),
     /// The terminal has another size, or must be drawn anew.
     Resized,
+    /// The system asks the process to end.
+    Asked,
 }
 
 /// The thread that reads; it ends when this is dropped.
@@ -52,10 +54,10 @@ impl Keyboard {
         Ok((Self { ended, sender: weak, thread: Some(thread) }, receiver))
     }
 
-    /// Does as if a key went down. It is lost where the screen is stuck, like a real one.
-    pub(crate) fn press(&self, key: Key) {
+    /// Tells the screen that the system asks for the end. It is lost where the screen is stuck, like a key.
+    pub(crate) fn ask(&self) {
         if let Some(sender) = self.sender.upgrade() {
-            let _ = sender.try_send(Input::Key(key));
+            let _ = sender.try_send(Input::Asked);
         }
     }
 }

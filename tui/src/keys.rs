@@ -25,7 +25,7 @@ pub(crate) enum Key {
     Home,
     /// To the end.
     End,
-    /// Control and C, or a request of the system to end.
+    /// Control and C.
     Interrupt,
 }
 

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     if let Command::Verify(verify::VerifyArguments { threads: Some(threads), .. }) = &command {
         tell_libraries("RAYON_NUM_THREADS", &threads.to_string());
     }
-    let work = std::panic::AssertUnwindSafe(|| match command {
+    ended(|| match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Resume(arguments) => resume::resume(arguments),
@@ -95,15 +95,20 @@ fn main() -> ExitCode {
         Command::Tune(arguments) => tune::tune(&arguments),
         Command::Bench(arguments) => bench::measure(&arguments),
         Command::Adapter(arguments) => adapter::adapter(&arguments),
-    });
-    // What panicked has said so by itself.
-    let Ok(result) = std::panic::catch_unwind(work) else { return Exit::OurBug.into() };
-    match result {
-        Ok(exit) => exit.into(),
-        Err(report) => {
+    })
+    .into()
+}
+
+/// How a command ended, panics included.
+fn ended(work: impl FnOnce() -> miette::Result<Exit>) -> Exit {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(report)) => {
             summary::complain_about_input(&report);
-            Exit::BadInput.into()
+            Exit::BadInput
         }
+        // What panicked has said so by itself.
+        Err(_) => Exit::OurBug,
     }
 }
 

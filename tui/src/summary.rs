@@ -6,6 +6,8 @@ use sim::event::Scores;
 use sim::run::Finished;
 use sim::summary::AgentSummary;
 
+use crate::untrusted::Untrusted;
+
 /// Prints the summary of a finished run.
 #[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn print(finished: &Finished, directory: &Path) {
@@ -91,7 +93,26 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
         lines.push(line);
     }
     lines.push(format!("  everything is in {}", directory.display()));
-    lines
+    // Names come from the scenario, or from a recording that anybody may have written.
+    lines.iter().map(|line| Untrusted(line).to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sim::summary::Summary;
+
+    use super::*;
+
+    #[test]
+    fn names_of_others_are_shown_and_not_obeyed() {
+        let hostile = "a\u{1b}[2J\u{202e}b\nc";
+        let mut summary = Summary::default();
+        hostile.clone_into(&mut summary.scenario);
+        let shown = lines(&Finished { summary, seconds: 1.0 }, Path::new(hostile));
+        let text = shown.concat();
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\n']), "{text}");
+        assert_eq!(text.matches("a<1B>[2J<202E>b<A>c").count(), 2, "{text}");
+    }
 }
 
 /// What went wrong with an agent, where anything did.

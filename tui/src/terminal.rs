@@ -174,6 +174,8 @@ impl<W: Write> Write for Frames<W> {
 
 #[cfg(test)]
 mod tests {
+    use miette::IntoDiagnostic as _;
+
     use super::*;
 
     #[test]
@@ -196,6 +198,55 @@ mod tests {
         let caught =
             std::panic::catch_unwind(|| owning(|| std::panic::resume_unwind(Box::new(()))));
         assert!(caught.is_err() && !OWNS.get());
+    }
+
+    /// Played by the test below, in a terminal of its own.
+    #[test]
+    #[ignore = "it takes the terminal and ends the process"]
+    fn a_screen_that_panics() {
+        let exit = crate::ended(|| {
+            let mut screen = Screen::take().into_diagnostic()?;
+            owning(|| {
+                screen
+                    .terminal
+                    .draw(|frame| frame.render_widget("on the screen", frame.area()))
+                    .unwrap();
+                panic!("a mistake of ours");
+            })
+        });
+        exit.leave_at_once();
+    }
+
+    /// On a pseudo-terminal of the program `script` (util-linux).
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_bug_gives_the_terminal_back_before_it_is_told_and_ends_with_70() {
+        let own = std::env::current_exe().unwrap();
+        let test = "terminal::tests::a_screen_that_panics";
+        let shell = format!(
+            "stty rows 24 cols 80; {} --exact {test} --ignored --nocapture; echo \"code $?\"; stty -a",
+            own.display()
+        );
+        let output = std::process::Command::new("script")
+            .args(["--quiet", "--flush", "--command", &shell, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .output()
+            .unwrap();
+        let written = String::from_utf8_lossy(&output.stdout).into_owned();
+        let place = |what: &str| written.find(what).unwrap_or_else(|| panic!("{what}: {written}"));
+        let order = [
+            "\u{1b}[?1049h",
+            "on the screen",
+            "\u{1b}[?1049l",
+            "\u{1b}[?25h",
+            "a mistake of ours",
+            "code 70",
+        ];
+        assert!(order.map(place).is_sorted(), "{written}");
+        let modes = &written[place("code 70")..];
+        for mode in ["icanon", "echo", "isig", "opost"] {
+            assert!(modes.split_whitespace().any(|word| word == mode), "{mode}: {written}");
+        }
     }
 
     #[test]

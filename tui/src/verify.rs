@@ -10,6 +10,7 @@ use sim::verify::{Progress, Verdict, VerifyError, VerifyOptions};
 use crate::divergence;
 use crate::exit_code::Exit;
 use crate::fetching::Downloads;
+use crate::signals::Signals;
 use crate::view::number::{counted, grouped};
 
 /// What the command takes.
@@ -32,7 +33,8 @@ pub(crate) struct VerifyArguments {
 #[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn verify(arguments: &VerifyArguments) -> miette::Result<Exit> {
     match verdict(arguments) {
-        Ok(verdict) => {
+        Ok(Err(left)) => Ok(left),
+        Ok(Ok(verdict)) => {
             for line in lines(&verdict, &sim::verify::shown(&arguments.run)) {
                 println!("{line}");
             }
@@ -47,7 +49,8 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> miette::Result<Exit> {
     }
 }
 
-fn verdict(arguments: &VerifyArguments) -> Result<Verdict, VerifyError> {
+/// The verdict, or how the process was asked to end before there was one.
+fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyError> {
     let options = VerifyOptions {
         directory: arguments.run.clone(),
         folder: arguments.scenario.clone(),
@@ -66,7 +69,19 @@ fn verdict(arguments: &VerifyArguments) -> Result<Verdict, VerifyError> {
             crate::summary::remark(&line);
         }
     };
-    runtime.map_err(VerifyError::Place)?.block_on(verification.run(hear))
+    let runtime = runtime.map_err(VerifyError::Place)?;
+    let (compared, place) = verification.run(hear);
+    let found = runtime.block_on(async {
+        let Ok(mut signals) = Signals::listen() else { return Ok(Ok(compared.await?)) };
+        tokio::select! {
+            verdict = compared => Ok(Ok(verdict?)),
+            left = signals.next() => Ok(Err(left)),
+        }
+    });
+    // What still plays ends with the runtime; then nobody writes there any more.
+    drop(runtime);
+    drop(place);
+    found
 }
 
 /// Says how far a verification is, about ten times.

@@ -11,7 +11,6 @@ use sim::run::{Finished, Prepared, RunError};
 use crate::app::{App, Command, Options, Sources};
 use crate::exit_code::Exit;
 use crate::input::Keyboard;
-use crate::keys::Key;
 use crate::plain::Plain;
 use crate::run::{Display, EPISODES_PER_LINE};
 use crate::signals::Signals;
@@ -117,7 +116,7 @@ async fn on_screen(
             let Ok(mut signals) = Signals::listen() else { return std::future::pending().await };
             loop {
                 asked.set(signals.next().await);
-                keyboard.press(Key::Interrupt);
+                keyboard.ask();
             }
         };
         tokio::select! {

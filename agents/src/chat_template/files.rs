@@ -61,7 +61,7 @@ pub(crate) fn read(
 /// What stands for a template that cannot be used.
 fn unusable(path: &Path, what: &'static str, reason: String) -> ChatTemplate {
     let unusable = Unusable { path: path.into(), what, reason };
-    ChatTemplate { template: Err(unusable), tokens: Map::new() }
+    ChatTemplate { template: Err(unusable), tokens: Map::new(), marks: Vec::new() }
 }
 
 /// A file of JSON; null where there is no such file.

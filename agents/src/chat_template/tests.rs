@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::prompt;
+use crate::prompt::provenance::Words;
 use crate::tokenizer::Tokenizer;
 
 /// Made by tests/peers/chat.py.
@@ -96,9 +97,10 @@ fn a_bad_template_names_its_file() {
         "/tokenizer_config.json is not a valid chat template: line 2: expected a name, found the end of the tag"
     );
     let broken = Tokenizer::from_directory(directory.path()).unwrap();
-    assert!(prompt::understand(&broken, "hi").is_ok());
+    let hi = Words::of_task("hi");
+    assert!(prompt::understand(&broken, hi).is_ok());
     for error in [
-        prompt::reply(&broken, "hi", "").unwrap_err(),
+        prompt::reply(&broken, hi, None).unwrap_err(),
         prompt::answer(&broken, "hi").unwrap_err(),
         prompt::stops(&broken).unwrap_err(),
     ] {

@@ -45,6 +45,11 @@ impl World {
     /// Asks for two words; the answer comes through the channel.
     fn ask(&self, round: u64, episode: u64) -> Receiver<Result<Got>> {
         let (sender, receiver) = channel();
+        self.ask_with(round, episode, Answer::new(move |got| drop(sender.send(got))));
+        receiver
+    }
+
+    fn ask_with(&self, round: u64, episode: u64, answer: Answer<Got>) {
         let want = Want::Text {
             max_tokens: 2,
             temperature: 0.0,
@@ -58,11 +63,10 @@ impl World {
             adapter: Arc::clone(&self.adapter),
             tokens: vec![5, 6, 7],
             want,
-            answer: Answer::new(move |got| drop(sender.send(got))),
+            answer,
         };
         // Where the engine has ended, the answer says so.
         let _ = self.handle().infer(request);
-        receiver
     }
 }
 
@@ -98,4 +102,27 @@ fn an_engine_that_is_lost_answers_with_an_error_and_its_successor_as_if_nothing_
     world.expect(3, &[0]);
     assert_eq!(world.ask(3, 0).recv().unwrap().unwrap(), calm);
     assert!(old.expect(Vec::new()).is_ok(), "old handles lead to the new engine");
+}
+
+/// An answer that blocks holds the thread as a driver would that does not come back.
+#[test]
+fn an_engine_that_hangs_keeps_nobody_from_ending() {
+    let world = world();
+    let (release, held) = channel::<()>();
+    let (taken, hangs) = channel();
+    world.expect(1, &[0]);
+    let answer = Answer::new(move |_| {
+        taken.send(()).unwrap();
+        let _ = held.recv();
+    });
+    world.ask_with(1, 0, answer);
+    hangs.recv().unwrap();
+    let (done, left) = channel();
+    std::thread::spawn(move || {
+        drop(world);
+        done.send(()).unwrap();
+    });
+    let waited = left.recv_timeout(4 * super::PATIENCE);
+    assert!(waited.is_ok(), "the engine is waited for without end");
+    drop(release);
 }

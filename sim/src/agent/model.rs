@@ -9,6 +9,7 @@ use agents::backbone::Backbone;
 use agents::engine::decode::{Got, Want};
 use agents::error::{ModelError, Result};
 use agents::prompt;
+use agents::prompt::provenance::{Prompt, Words};
 use agents::sampler::Filter;
 use agents::seed::Seed;
 
@@ -32,25 +33,21 @@ pub struct ModelMind {
 
 impl ModelMind {
     /// The prompt of a turn.
-    pub(super) fn prompt(&self, turn: &Turn) -> Result<Vec<u32>> {
+    pub(super) fn prompt(&self, turn: &Turn) -> Result<Prompt> {
         let tokenizer = &self.backbone.tokenizer;
-        let label = turn.heard.iter().rev().find_map(|said| match &**said {
-            Said::Label { label, .. } => Some(label.as_str()),
+        let query = Words::of_task(&turn.query);
+        let label = turn.heard.iter().rev().find_map(|spoken| match &**spoken {
+            Said::Label { label, .. } => Some(Words::of(spoken.origin(), label)),
             _ => None,
         });
-        let text = turn.heard.iter().rev().find_map(|said| match &**said {
-            Said::Text { text } => Some(text.as_str()),
+        let text = turn.heard.iter().rev().find_map(|spoken| match &**spoken {
+            Said::Text { text } => Some(Words::of(spoken.origin(), text)),
             _ => None,
         });
         match self.role {
-            Role::Understand => prompt::understand(tokenizer, &turn.query),
-            Role::Reply => prompt::reply(tokenizer, &turn.query, label.unwrap_or_default()),
-            Role::Evaluate => prompt::evaluate(
-                tokenizer,
-                &turn.query,
-                label.unwrap_or_default(),
-                text.unwrap_or_default(),
-            ),
+            Role::Understand => prompt::understand(tokenizer, query),
+            Role::Reply => prompt::reply(tokenizer, query, label),
+            Role::Evaluate => prompt::evaluate(tokenizer, query, label, text),
         }
     }
 

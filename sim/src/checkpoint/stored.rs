@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use agents::backbone::digest;
 use agents::learning::job::JobSnapshot;
 use agents::name::AgentName;
+use ciborium::Value;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{Damage, FOLDER, FORMAT, FileDigest, MANIFEST, Manifest, PREFIX, STATE, State};
@@ -21,8 +23,12 @@ use crate::summary::{Summary, Unfinished};
 
 /// The largest manifest that is read, in bytes.
 const LARGEST_MANIFEST: u64 = 16 << 20;
-/// The largest other file that is read, in bytes.
+/// The largest state of a stage that is read, in bytes.
+const LARGEST_STATE: u64 = 256 << 20;
+/// The largest file of a job that is read, in bytes.
 const LARGEST: u64 = 16 << 30;
+/// No run counts further than this: what does would overflow sooner or later.
+const LARGEST_COUNT: i128 = 1 << 31;
 
 /// A checkpoint that was read and found whole.
 #[derive(Debug)]
@@ -43,6 +49,28 @@ pub struct Search {
     pub found: Option<Stored>,
     /// Those that were passed over, latest first.
     pub damaged: Vec<Damage>,
+    /// The format of the latest that another version of the program wrote.
+    pub foreign: Option<String>,
+}
+
+/// Why a checkpoint is passed over.
+pub(super) enum Flaw {
+    /// Another version of the program wrote it, in this format.
+    Foreign(String),
+    /// It is not what it was.
+    Damaged(String),
+}
+
+impl From<String> for Flaw {
+    fn from(reason: String) -> Self {
+        Self::Damaged(reason)
+    }
+}
+
+/// What a manifest of any version has.
+#[derive(Deserialize)]
+struct Format {
+    format: String,
 }
 
 /// Looks for the last good checkpoint of a run directory that is not later than a tick.
@@ -58,7 +86,10 @@ pub fn find(directory: &Path, latest: Option<u64>) -> Search {
                 search.found = Some(found);
                 break;
             }
-            Err(reason) => search.damaged.push(Damage { tick, reason }),
+            Err(Flaw::Foreign(format)) => {
+                search.foreign.get_or_insert(format);
+            }
+            Err(Flaw::Damaged(reason)) => search.damaged.push(Damage { tick, reason }),
         }
     }
     search
@@ -88,20 +119,30 @@ pub(super) fn sweep(directory: &Path) -> io::Result<()> {
 
 impl Manifest {
     /// Reads the manifest in a checkpoint's folder.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    pub(super) fn read(path: &Path) -> Result<Self, Flaw> {
         let bytes = read(&path.join(MANIFEST), LARGEST_MANIFEST)?;
-        let manifest: Self =
-            serde_json::from_slice(&bytes).map_err(|e| format!("{MANIFEST}: {e}"))?;
-        if manifest.format != FORMAT {
-            return Err(format!("it has the format `{}`, not `{FORMAT}`", manifest.format));
+        let fail = |e: serde_json::Error| format!("{MANIFEST}: {e}");
+        let Format { format } = serde_json::from_slice(&bytes).map_err(fail)?;
+        if format != FORMAT {
+            return Err(Flaw::Foreign(format));
         }
-        Ok(manifest)
+        Ok(serde_json::from_slice(&bytes).map_err(fail)?)
     }
 }
 
 impl Stored {
-    fn read(directory: &Path, tick: u64, path: &Path) -> Result<Self, String> {
+    fn read(directory: &Path, tick: u64, path: &Path) -> Result<Self, Flaw> {
         let manifest = Manifest::read(path)?;
+        Ok(Self::checked(directory, tick, path, manifest)?)
+    }
+
+    /// Reads what a manifest says is there.
+    fn checked(
+        directory: &Path,
+        tick: u64,
+        path: &Path,
+        manifest: Manifest,
+    ) -> Result<Self, String> {
         if manifest.tick != tick {
             return Err(format!("it is of tick {}", manifest.tick));
         }
@@ -122,9 +163,12 @@ impl Stored {
             }
         }
         log(&directory.join("events.jsonl"), &manifest)?;
-        let bytes = read(&path.join(STATE), LARGEST)?;
-        let State { stage, summary } =
-            ciborium::from_reader(bytes.as_slice()).map_err(|e| format!("{STATE}: {e}"))?;
+        let bytes = read(&path.join(STATE), LARGEST_STATE)?;
+        let fail = |e: ciborium::de::Error<io::Error>| format!("{STATE}: {e}");
+        if !is_countable(&ciborium::from_reader(bytes.as_slice()).map_err(fail)?) {
+            return Err(format!("{STATE} counts further than any run does"));
+        }
+        let State { stage, summary } = ciborium::from_reader(bytes.as_slice()).map_err(fail)?;
         if stage.tick() != tick {
             return Err(format!("{STATE} is of tick {}", stage.tick()));
         }
@@ -185,6 +229,19 @@ impl Stored {
         durable::replace(&self.path.join(STATE), &bytes)
             .and_then(|()| durable::replace(&self.path.join(MANIFEST), &text))
             .map_err(|e| Damage { tick, reason: e.to_string() })
+    }
+}
+
+/// Whether all whole numbers in a state are such that a run can count on from them.
+fn is_countable(value: &Value) -> bool {
+    match value {
+        Value::Integer(number) => (-LARGEST_COUNT..=LARGEST_COUNT).contains(&i128::from(*number)),
+        Value::Array(values) => values.iter().all(is_countable),
+        Value::Map(entries) => {
+            entries.iter().all(|(key, value)| is_countable(key) && is_countable(value))
+        }
+        Value::Tag(_, value) => is_countable(value),
+        _ => true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! An episode in progress: what it is about on its way through the protocol, and what waits for whom.
 
 use agents::adapter::Generation;
+use agents::prompt::provenance::Quote;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Said, Spoken};
@@ -60,8 +61,8 @@ pub(super) enum Reply {
 /// How an episode of customer support went.
 #[derive(Debug)]
 pub(super) struct Result {
-    pub(super) topic: String,
-    pub(super) reply: String,
+    pub(super) topic: Option<Quote>,
+    pub(super) reply: Option<Quote>,
     pub(super) verdict: f64,
     pub(super) resolved: bool,
     pub(super) outcome: Outcome,
@@ -105,24 +106,26 @@ impl Episode {
     /// Scores what was said against a query's item.
     pub(super) fn result(&self, item: &Item, intent: &str) -> Result {
         let mut result = Result {
-            topic: String::new(),
-            reply: String::new(),
+            topic: None,
+            reply: None,
             verdict: 0.0,
             resolved: false,
             outcome: Outcome { reward: 0.0, intent_correct: false, verdict_correct: false },
         };
         for spoken in self.said.iter().flatten() {
+            let quote =
+                |text: &String| Some(Quote { origin: spoken.origin().clone(), text: text.clone() });
             match &**spoken {
-                Said::Label { label, .. } => result.topic.clone_from(label),
-                Said::Text { text } => result.reply.clone_from(text),
+                Said::Label { label, .. } => result.topic = quote(label),
+                Said::Text { text } => result.reply = quote(text),
                 Said::Verdict { resolved } => result.verdict = *resolved,
             }
         }
-        let reward = reward(item, &result.reply);
+        let reward = reward(item, text(&result.reply));
         result.resolved = reward >= 1.0;
         result.outcome = Outcome {
             reward,
-            intent_correct: result.topic == intent,
+            intent_correct: text(&result.topic) == intent,
             verdict_correct: (result.verdict >= 0.5) == result.resolved,
         };
         result
@@ -138,4 +141,9 @@ impl Episode {
         });
         agreement(texts).map_or((None, 0.0), |(most, share)| (Some(most.to_owned()), share))
     }
+}
+
+/// The words of a quote; none where there is none.
+fn text(quote: &Option<Quote>) -> &str {
+    quote.as_ref().map_or("", |quote| &quote.text)
 }

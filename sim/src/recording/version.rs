@@ -27,7 +27,7 @@ struct Header {
 
 impl Version {
     /// What is written here.
-    pub const OURS: Self = Self { major: 1, minor: 0 };
+    pub const OURS: Self = Self { major: 1, minor: 1 };
 
     /// Reads the first line of a log.
     pub(super) fn of_header(line: &[u8], path: &Path) -> Result<Self, RecordingError> {

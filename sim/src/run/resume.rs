@@ -21,7 +21,7 @@ use crate::conductor::stage::Stage;
 use crate::event::{Event, EventKind};
 use crate::feed::Feed;
 use crate::recorder::{Claim, Recorder, adapter_folder};
-use crate::recording::{self, LOG, Manifest, ManifestError};
+use crate::recording::{self, LOG, Manifest, ManifestError, RecordingError, Version};
 use crate::scenario;
 use crate::scenario::problem::report::Problems;
 use crate::scenario::suggestion::message;
@@ -75,6 +75,21 @@ pub enum ResumeError {
         message(.0.display())
     )]
     NoOrigin(PathBuf),
+    /// Another version of the program wrote the run.
+    #[error(
+        "{} was begun by another version of polylogue, which writes {}, not {ours}: go on with the one that \
+         its manifest.json names, or begin a new run",
+        message(directory.display()),
+        message(found)
+    )]
+    OtherVersion {
+        /// The folder.
+        directory: PathBuf,
+        /// What that version writes.
+        found: String,
+        /// What this one writes.
+        ours: String,
+    },
     /// The scenario in the run directory cannot be used any more.
     #[error(transparent)]
     Scenario(Problems),
@@ -151,6 +166,9 @@ pub(super) fn resume_or_fork(
         }
         _ => {}
     }
+    let search = checkpoint::find(directory, None);
+    same_version(directory, &search)?;
+    let Search { found, damaged, .. } = search;
     let scenario = scenario::recorded(directory, &recorded, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| ResumeError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(ResumeError::Scenario)?;
@@ -165,7 +183,6 @@ pub(super) fn resume_or_fork(
     if !other.is_empty() {
         return Err(ResumeError::Inputs(other));
     }
-    let Search { found, damaged } = checkpoint::find(directory, None);
     notices.append(&mut parts.notices);
     notices.extend(damaged.iter().map(|damage| format!("{damage}; the one before it is taken")));
     let mut prepared = match found {
@@ -178,6 +195,27 @@ pub(super) fn resume_or_fork(
     };
     (prepared.notices, prepared.timer, prepared.until) = (notices, options.timer, options.until);
     Ok(Resumed::Ready(Box::new(prepared)))
+}
+
+/// A log that two versions wrote, one after the other, would be neither's.
+fn same_version(directory: &Path, search: &Search) -> Result<(), ResumeError> {
+    let other = |found: String, ours: String| {
+        Err(ResumeError::OtherVersion { directory: directory.into(), found, ours })
+    };
+    // Where there is no whole header, nothing was written yet that could be lost.
+    match recording::open(directory) {
+        Ok(log) if log.version() != Version::OURS => {
+            return other(log.version().to_string(), Version::OURS.to_string());
+        }
+        Err(RecordingError::Version { found, .. }) => {
+            return other(found.to_string(), Version::OURS.to_string());
+        }
+        _ => {}
+    }
+    match &search.foreign {
+        Some(found) => other(found.clone(), checkpoint::FORMAT.to_owned()),
+        None => Ok(()),
+    }
 }
 
 /// From the beginning: there is no checkpoint yet.

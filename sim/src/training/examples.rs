@@ -12,6 +12,7 @@ use agents::learning::objective::TextExample;
 use agents::learning::objective::grpo::{Grpo, Prompt, Reward};
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::prompt;
+use agents::prompt::provenance::{Quote, Words};
 use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,10 @@ const LONGEST: usize = 16_384;
 pub struct Experience {
     /// Index of the training item.
     pub item: usize,
-    /// The topic the writer was told.
-    pub topic: String,
-    /// What it replied.
-    pub reply: String,
+    /// The topic the writer was told, if any.
+    pub topic: Option<Quote>,
+    /// What it replied, if anything.
+    pub reply: Option<Quote>,
     /// Share of required contents in it.
     pub reward: f64,
 }
@@ -112,8 +113,8 @@ fn intents(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesson
     let examples = items
         .map(|index| {
             let item = &context.task.train[index];
-            let tokens = prompt::understand(context.tokenizer, &item.query)?;
-            Ok(ClassExample { tokens, label: item.intent })
+            let prompt = prompt::understand(context.tokenizer, Words::of_task(&item.query))?;
+            Ok(ClassExample { tokens: prompt.into_tokens(), label: item.intent })
         })
         .collect::<Result<_>>()?;
     Ok(Lesson::Supervised(Examples::Classes(examples)))
@@ -127,8 +128,9 @@ fn verdicts(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesso
     )?;
     for experience in recent {
         let item = &context.task.train[experience.item];
-        let Experience { topic, reply, .. } = experience;
-        let tokens = prompt::evaluate(context.tokenizer, &item.query, topic, reply)?;
+        let query = Words::of_task(&item.query);
+        let [topic, reply] = [&experience.topic, &experience.reply].map(words);
+        let tokens = prompt::evaluate(context.tokenizer, query, topic, reply)?.into_tokens();
         examples.push(ClassExample { tokens, label: usize::from(experience.reward >= 1.0) });
     }
     Ok(Lesson::Supervised(Examples::Classes(examples)))
@@ -141,13 +143,23 @@ fn accepted(recent: &[&Experience], context: &LessonContext<'_>) -> Result<Lesso
         &context.task.demonstrations(context.rehearsed, context.seed),
     )?;
     for experience in recent.iter().filter(|experience| experience.reward >= 1.0) {
-        let item = &context.task.train[experience.item];
+        let Some(reply) = &experience.reply else { continue };
         examples.push(TextExample {
-            prompt: prompt::reply(context.tokenizer, &item.query, &experience.topic)?,
-            reply: prompt::answer(context.tokenizer, &experience.reply)?,
+            prompt: asked(experience, context)?,
+            reply: prompt::answer(context.tokenizer, &reply.text)?,
         });
     }
     Ok(Lesson::Supervised(Examples::Texts(examples)))
+}
+
+/// What the writer was asked then.
+fn asked(experience: &Experience, context: &LessonContext<'_>) -> Result<Vec<u32>> {
+    let query = Words::of_task(&context.task.train[experience.item].query);
+    Ok(prompt::reply(context.tokenizer, query, words(&experience.topic))?.into_tokens())
+}
+
+fn words(quote: &Option<Quote>) -> Option<Words<'_>> {
+    quote.as_ref().map(Words::from)
 }
 
 /// Recent prompts, as they were put, with the task's reward as the judge.
@@ -155,8 +167,7 @@ fn grpo(recent: &[&Experience], group: usize, context: &LessonContext<'_>) -> Re
     let prompts = recent
         .iter()
         .map(|experience| {
-            let item = &context.task.train[experience.item];
-            let tokens = prompt::reply(context.tokenizer, &item.query, &experience.topic)?;
+            let tokens = asked(experience, context)?;
             Ok(Prompt { key: experience.item, tokens })
         })
         .collect::<Result<_>>()?;

@@ -172,6 +172,7 @@ mod tests {
     use crate::learning::objective::supervised::Examples;
     use crate::learning::optimizer::{Lion, Method as Rule, Sgd};
     use crate::prompt;
+    use crate::prompt::provenance::Words;
 
     /// Takes `cut` steps, goes through bytes, and takes the rest.
     fn broken(
@@ -244,7 +245,9 @@ mod tests {
     #[test]
     fn sampling_goes_on_too_and_needs_its_judge() {
         let backbone = backbone();
-        let tokens = prompt::reply(&backbone.tokenizer, "where is my bag", "bags").unwrap();
+        let tokens = prompt::reply(&backbone.tokenizer, Words::of_task("where is my bag"), None)
+            .unwrap()
+            .into_tokens();
         let reward: Reward = Arc::new(|_, reply| 1.0 - reply.len().min(80) as f64 / 80.0);
         let grpo = Grpo {
             prompts: vec![Prompt { key: 3, tokens: tokens.clone() }, Prompt { key: 4, tokens }],

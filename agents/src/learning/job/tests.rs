@@ -11,6 +11,7 @@ use crate::engine::decode::{Got, Row, Want, run};
 use crate::learning::objective::grpo::Prompt;
 use crate::learning::objective::supervised::ClassExample;
 use crate::prompt;
+use crate::prompt::provenance::Words;
 use crate::transfer::{Demonstration, reply_examples};
 
 pub(super) fn backbone() -> Arc<Backbone> {
@@ -29,7 +30,8 @@ pub(super) fn lora() -> AdapterSpec {
 pub(super) fn classes(backbone: &Backbone) -> Examples {
     let texts = [("where is my bag", 0), ("my suitcase is lost", 0), ("i want my money back", 1)];
     let example = |(text, label)| {
-        let tokens = prompt::understand(&backbone.tokenizer, text).unwrap();
+        let tokens =
+            prompt::understand(&backbone.tokenizer, Words::of_task(text)).unwrap().into_tokens();
         ClassExample { tokens, label }
     };
     Examples::Classes(texts.into_iter().map(example).collect())
@@ -96,7 +98,13 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
         stop: prompt::stops(tokenizer).unwrap(),
         stream: Box::new(Seed::new(0).stream()),
     };
-    let tokens = prompt::reply(tokenizer, &demonstration.query, &demonstration.topic).unwrap();
+    let tokens = prompt::reply(
+        tokenizer,
+        Words::of_task(&demonstration.query),
+        Some(Words::of_task(&demonstration.topic)),
+    )
+    .unwrap()
+    .into_tokens();
     let mut rows = [Row { adapter: Some(&loaded), tokens, want }];
     let Got::Text { tokens, .. } = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
     assert_eq!(tokenizer.decode(&tokens).unwrap().trim(), demonstration.reply);
@@ -109,7 +117,13 @@ fn grpo_raises_the_reward_it_is_given() {
     let prompts = (0..4)
         .map(|key| Prompt {
             key,
-            tokens: prompt::reply(tokenizer, "where is my bag", "lost baggage").unwrap(),
+            tokens: prompt::reply(
+                tokenizer,
+                Words::of_task("where is my bag"),
+                Some(Words::of_task("lost baggage")),
+            )
+            .unwrap()
+            .into_tokens(),
         })
         .collect();
     let grpo = Grpo {

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use agents::name::AgentName;
+use agents::prompt::provenance::Origin;
 
 use super::{HOLDOUT_WIDTH, Order, Stage};
 use crate::channel::impairment::Fate;
 use crate::channel::{Measure, cross};
 use crate::conductor::episode::{Asked, Episode, Reply};
-use crate::event::{EventKind, Phase, Said};
+use crate::event::{EventKind, Phase, Said, Spoken};
 use crate::protocol::{Conversation, Protocol as _, Step};
 use crate::task::{Item, Support, Task};
 use crate::topology::Seat;
@@ -136,7 +137,8 @@ impl Stage {
             return Ok(());
         }
         let Sent { to, lost, refused, delay } = self.send(id, episode, seat, turn);
-        episode.said[turn as usize] = Some(said.clone().into());
+        let origin = Origin::Agent(from.clone());
+        episode.said[turn as usize] = Some(Spoken::new(origin, said.clone()));
         episode.seated[seat].last = Some(turn);
         self.emit(EventKind::MessageDelivered {
             episode: id,

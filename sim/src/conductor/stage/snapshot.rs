@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Episode, Holdout, Member, PROBES, Stage};
 use crate::conductor::learner::Running;
 use crate::conductor::oversight::{Awaited, Oversight};
-use crate::event::{Phase, Said};
+use crate::event::{Phase, Said, Spoken};
 use crate::flood::Breaker;
 use crate::scenario::Scenario;
 use crate::task::Task;
@@ -286,7 +286,7 @@ impl Snapshot {
                 return Err(format!("the message {episode}:{turn} is a verdict, not words"));
             }
         };
-        *spoken = edited.into();
+        *spoken = Spoken::new(spoken.origin().clone(), edited);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 use agents::adapter::Generation;
 use agents::name::AgentName;
+use agents::prompt::provenance::Origin;
 
 use super::faults::Strike;
 use super::meeting::silence;
@@ -14,7 +15,7 @@ use crate::agent::{Failure, Turn, TurnId};
 use crate::conductor::ENGINE_LOST;
 use crate::conductor::episode::{Asked, Episode, Reply};
 use crate::conductor::oversight::Awaited;
-use crate::event::{EventKind, Phase, Said};
+use crate::event::{EventKind, Phase, Said, Spoken};
 use crate::protocol::Protocol as _;
 use crate::scenario::FaultKind;
 
@@ -124,7 +125,8 @@ impl Stage {
             let (item, reply, _) = self.probes.get((id - PROBES) as usize)?;
             let query = self.query(*item).to_owned();
             let topic = self.holdout.topic(*item).cloned();
-            let reply = Said::Text { text: reply.clone() }.into();
+            // Right or wrong, it is one of the task's.
+            let reply = Spoken::new(Origin::Task, Said::Text { text: reply.clone() });
             let heard = topic.into_iter().chain([reply]).collect();
             return Some(Turn { episode: id, turn, query, heard, own: None, greedy, round, fault });
         }
