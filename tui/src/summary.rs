@@ -97,24 +97,6 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
     lines.iter().map(|line| Untrusted(line).to_string()).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use sim::summary::Summary;
-
-    use super::*;
-
-    #[test]
-    fn names_of_others_are_shown_and_not_obeyed() {
-        let hostile = "a\u{1b}[2J\u{202e}b\nc";
-        let mut summary = Summary::default();
-        hostile.clone_into(&mut summary.scenario);
-        let shown = lines(&Finished { summary, seconds: 1.0 }, Path::new(hostile));
-        let text = shown.concat();
-        assert!(!text.contains(['\u{1b}', '\u{202e}', '\n']), "{text}");
-        assert_eq!(text.matches("a<1B>[2J<202E>b<A>c").count(), 2, "{text}");
-    }
-}
-
 /// What went wrong with an agent, where anything did.
 fn troubles(agent: &AgentSummary) -> Option<String> {
     let counts = [
@@ -129,4 +111,22 @@ fn troubles(agent: &AgentSummary) -> Option<String> {
         all.push("in quarantine".to_owned());
     }
     (!all.is_empty()).then(|| all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use sim::summary::Summary;
+
+    use super::*;
+
+    #[test]
+    fn names_of_others_are_shown_and_not_obeyed() {
+        let hostile = "a\u{1b}[2J\u{202e}b\nc";
+        let mut summary = Summary::default();
+        hostile.clone_into(&mut summary.scenario);
+        let shown = lines(&Finished { summary, seconds: 1.0 }, Path::new(hostile));
+        let text = shown.concat();
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\n']), "{text}");
+        assert_eq!(text.matches("a<1B>[2J<202E>b<0A>c").count(), 2, "{text}");
+    }
 }

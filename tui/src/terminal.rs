@@ -207,10 +207,7 @@ mod tests {
         let exit = crate::ended(|| {
             let mut screen = Screen::take().into_diagnostic()?;
             owning(|| {
-                screen
-                    .terminal
-                    .draw(|frame| frame.render_widget("on the screen", frame.area()))
-                    .unwrap();
+                screen.terminal.draw(|frame| frame.render_widget("drawn", frame.area())).unwrap();
                 panic!("a mistake of ours");
             })
         });
@@ -236,7 +233,7 @@ mod tests {
         let place = |what: &str| written.find(what).unwrap_or_else(|| panic!("{what}: {written}"));
         let order = [
             "\u{1b}[?1049h",
-            "on the screen",
+            "drawn",
             "\u{1b}[?1049l",
             "\u{1b}[?25h",
             "a mistake of ours",
