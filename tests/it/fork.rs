@@ -115,21 +115,21 @@ fn a_fork_goes_on_with_other_weights_or_another_channel() {
     let parent = folder.path().join("parent");
     run(&parent);
     let whole = log(&parent);
-    let (tick, generation) = learnt(&events(&whole), "understand");
+    let (tick, generation) = learnt(&events(&whole), "evaluate");
 
     // What it knew after its transfer, in place of what it learnt since.
-    let first = parent.join("adapters/understand/g1");
+    let first = parent.join("adapters/evaluate/g1");
     let weights = folder.path().join("weights");
-    let exchange = format!("understand={}", first.display());
+    let exchange = format!("evaluate={}", first.display());
     succeeded(&fork(&parent, tick, &weights, &["--adapter", &exchange]));
     let (_, differs) = common(&whole, &log(&weights));
     assert!(differs > tick, "{differs} comes after {tick}");
-    let next = format!("adapters/understand/g{}/adapter_model.safetensors", generation + 1);
+    let next = format!("adapters/evaluate/g{}/adapter_model.safetensors", generation + 1);
     let given = fs::read(first.join("adapter_model.safetensors")).unwrap();
     assert!(fs::read(weights.join(next)).unwrap() == given, "they are its next generation");
     let after = events(&log(&weights)).into_iter().find_map(|event| match event.kind {
         EventKind::MessageDelivered { from, generation, .. }
-            if event.tick > tick && from.as_str() == "understand" =>
+            if event.tick > tick && from.as_str() == "evaluate" =>
         {
             Some(generation.0)
         }
@@ -138,7 +138,7 @@ fn a_fork_goes_on_with_other_weights_or_another_channel() {
     assert_eq!(after, Some(generation + 1), "it speaks with them");
     let manifest = fs::read_to_string(weights.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    assert_eq!(manifest["fork"]["adapters"][0]["agent"], "understand");
+    assert_eq!(manifest["fork"]["adapters"][0]["agent"], "evaluate");
 
     let narrow = folder.path().join("narrow");
     succeeded(&fork(&parent, tick, &narrow, &["--set", "channel.text.max_tokens=2"]));
