@@ -71,6 +71,7 @@ fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyE
     };
     let runtime = runtime.map_err(VerifyError::Place)?;
     let (compared, place) = verification.run(hear);
+    let compared = Box::pin(compared);
     let found = runtime.block_on(async {
         let Ok(mut signals) = Signals::listen() else { return Ok(Ok(compared.await?)) };
         tokio::select! {
