@@ -61,7 +61,9 @@ impl<K: Kept> Task for Product<'_, K> {
             let tile = if rows - first >= TILE { TILE } else { 1 };
             let (start, bytes) = kept.row(first, width);
             let mut ahead = Ahead::of(start, bytes, width, input.count);
-            if first + AHEAD * TILE >= rows + after {
+            // One row of f32 numbers keeps memory busy by itself, in an order that processors foresee.
+            let foreseen = !K::EXPAND && input.count < QUAD;
+            if foreseen || first + AHEAD * TILE >= rows + after {
                 ahead.left = 0;
             }
             // SAFETY: processor and input are those of `product`, and the rows of the tile are in the matrix.
