@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 import comparison
 
 RECIPE = "scenarios/bert_banking77"
-FROZEN_WITHIN, LORA, FEW, SHOTS, REPEATS, FOLDS = 0.005, 0.935, 0.82, 10, 5, 5
+FROZEN_WITHIN, LORA, FEW, SHOTS, REPEATS, SEEDS, FOLDS = 0.005, 0.935, 0.82, 10, 5, 3, 5
 PARTS = ["frozen", "lora", "shots", "sentiment-frozen", "sentiment-lora"]
 
 
@@ -105,6 +105,8 @@ class Ours:
         if len(parts) > 1:
             half = interval(parts)[1]
             self.figures.add(f"intent.ours.{label}.half_interval", half, "share")
+            for number, part in enumerate(parts):
+                self.figures.add(f"intent.ours.{label}.{number}", part, "share")
         return found["accuracy"], half
 
 
@@ -128,7 +130,7 @@ def banking(figures, ours, directory, wanted):
             figures.add(
                 "intent.banking77.frozen.difference", found - best, "share", at_least=-FROZEN_WITHIN)
     if "lora" in wanted:
-        found, _ = ours.tune("banking77.lora", RECIPE, *files)
+        found, _ = ours.tune("banking77.lora", RECIPE, *files, "--repeats", SEEDS)
         if found is not None:
             figures.add("intent.ours.banking77.lora", found, "share", at_least=LORA)
     if "shots" in wanted:
