@@ -19,7 +19,7 @@ use agents::name::AgentName;
 use agents::probe;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use sim::agent::Role;
+use sim::agent::{Mind, Role, model::ModelMind};
 use sim::checkpoint::{self, FORMAT, Stored};
 use sim::conductor::stage::{Member, Stage};
 use sim::scenario::{AgentPlan, Scenario};
@@ -27,6 +27,11 @@ use sim::task::Task;
 
 /// The files whose place is taken, by their digits.
 const FILES: [&str; 4] = ["manifest.json", "state.cbor", "job.cbor", "job.safetensors"];
+/// The tick of the seeds.
+const TICK: u64 = 15;
+/// Where their checkpoint lies.
+const FOLDER: &str = "checkpoints/tick-000015";
+
 /// A golden model and its adapter.
 static GOLDEN: LazyLock<(Arc<Backbone>, Arc<Adapter>)> = LazyLock::new(|| {
     let model = root().join("../tests/golden/llama");
@@ -45,7 +50,7 @@ struct Place {
 
 static PLACE: LazyLock<Place> = LazyLock::new(|| {
     let directory = std::env::temp_dir().join(format!("polylogue-fuzz-{}", std::process::id()));
-    fs::create_dir_all(directory.join("checkpoints/tick-000001")).expect("a temporary folder");
+    fs::create_dir_all(directory.join(FOLDER)).expect("a temporary folder");
     fs::write(directory.join("events.jsonl"), "").expect("a file");
     let shipped = root().join("../scenarios/customer_service");
     let scenario = sim::scenario::load(&shipped, &[], None).expect("a shipped scenario");
@@ -70,15 +75,18 @@ impl Place {
     fn members(&self) -> BTreeMap<AgentName, Member> {
         let member = |(name, plan): (&AgentName, &AgentPlan)| {
             let (backbone, adapter) = GOLDEN.clone();
-            let role = Role::of(&plan.transfer);
-            (name.clone(), Member { plan: plan.clone(), role, backbone, adapter })
+            let model = plan.model().expect("an agent with a model");
+            let role = Role::of(&model.transfer);
+            let mind =
+                Mind::Model(ModelMind { role, backbone, adapter, temperature: 0.0, max_tokens: 4 });
+            (name.clone(), Member { plan: plan.clone(), mind })
         };
         self.scenario.agents.iter().map(member).collect()
     }
 
     /// Looks for the checkpoint as `resume` does.
     fn read(&self, manifest: &[u8], state: &[u8]) -> Option<Stored> {
-        let folder = self.directory.join("checkpoints/tick-000001");
+        let folder = self.directory.join(FOLDER);
         fs::write(folder.join(FILES[0]), manifest).expect("a file");
         fs::write(folder.join(FILES[1]), state).expect("a file");
         checkpoint::find(&self.directory, None).found
@@ -104,7 +112,7 @@ impl Place {
 fn manifest(state: &[u8]) -> Value {
     let entry = |bytes: &[u8]| json!({"bytes": bytes.len(), "sha256": digest::of_bytes(bytes)});
     json!({
-        "format": FORMAT, "tick": 1, "phase": "transfer", "opens_phase": true,
+        "format": FORMAT, "tick": TICK, "phase": "play", "opens_phase": false,
         "log": {"events": entry(b""), "times": 0},
         "files": {"state.cbor": entry(state)},
         "adapters": {},

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use sim::scenario::TaskPlan;
 
 /// A folder with data; its scenario is written anew for each input.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -30,8 +31,9 @@ fuzz_target!(|data: &[u8]| {
         Ok(scenario) => {
             assert!(!scenario.agents.is_empty() && scenario.episodes > 0);
             if changes.is_empty() {
-                assert!(scenario.task.train.starts_with(&*FOLDER));
-                assert!(!scenario.task.train.components().any(|part| part.as_os_str() == ".."));
+                let TaskPlan::Support(task) = &scenario.task else { return };
+                assert!(task.train.starts_with(&*FOLDER));
+                assert!(!task.train.components().any(|part| part.as_os_str() == ".."));
             }
         }
         Err(problems) => {
