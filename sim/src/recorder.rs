@@ -136,6 +136,8 @@ pub struct Recorder {
     /// What it did in the present one.
     did: Usage,
     observer: Option<Box<dyn Observer>>,
+    /// Whether nothing is logged.
+    silent: bool,
 }
 
 impl Recorder {
@@ -184,7 +186,7 @@ impl Recorder {
     fn of(claim: Claim, events: Lines<File>, times: Lines<File>, before: u64) -> Self {
         let (engine, did) = (Usage::default(), Usage::default());
         let (watch, observer) = (Stopwatch::start(), None);
-        Self { claim, events, times, watch, before, engine, did, observer }
+        Self { claim, events, times, watch, before, engine, did, observer, silent: false }
     }
 
     /// Hands everything that was recorded to the disk, and says how far that is.
@@ -210,6 +212,9 @@ impl Recorder {
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn record(&mut self, event: &Event) -> Result<(), RecordError> {
+        if self.silent {
+            return Ok(());
+        }
         let line = visible::line(event).map_err(|e| failure(self.directory(), e.to_string()))?;
         self.events.push(&line);
         if let Some(observer) = &mut self.observer {
@@ -232,6 +237,12 @@ impl Recorder {
     /// # Errors
     /// When the disk refuses it.
     pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
+        if self.silent {
+            if let Some(observer) = &mut self.observer {
+                observer.tick_ended(tick);
+            }
+            return Ok(());
+        }
         let result = self.events.write();
         self.check(result, LOG)?;
         let milliseconds = self.before + self.watch.milliseconds();
@@ -252,6 +263,11 @@ impl Recorder {
     /// Has every further line seen by somebody.
     pub fn observe(&mut self, observer: Box<dyn Observer>) {
         self.observer = Some(observer);
+    }
+
+    /// Logs nothing from now on: for measuring what the society itself costs.
+    pub fn be_silent(&mut self) {
+        self.silent = true;
     }
 
     /// Has the disk refuse the log once: an ordered fault.

@@ -216,6 +216,11 @@ impl Prepared {
         self.recorder.observe(observer);
     }
 
+    /// Plays without a log: for measuring what the society itself costs. Such a run cannot be taken up again.
+    pub fn unrecorded(&mut self) {
+        self.recorder.be_silent();
+    }
+
     /// Plays the run to its end.
     ///
     /// # Errors
