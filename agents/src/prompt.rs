@@ -102,18 +102,18 @@ pub fn answer(tokenizer: &Tokenizer, answer: &str) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-/// The tokens that end a reply, the usual one last: with a chat template those that end a turn, else the end
-/// of the text or a new line.
+/// The tokens that end a reply, the usual one last: those that end a text or a turn, and without a chat
+/// template a new line.
 ///
 /// # Errors
 /// When the vocabulary cannot express a new line, or the chat template fails.
 pub fn stops(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut stops: Vec<u32> = tokenizer.end().into_iter().collect();
-    let Some(chat) = tokenizer.chat() else {
-        stops.extend(tokenizer.encode("\n")?.last());
-        return Ok(stops);
+    let last = match tokenizer.chat() {
+        Some(chat) => end_of_turn(tokenizer, chat)?,
+        None => tokenizer.encode("\n")?.last().copied(),
     };
-    for end in tokenizer.ends().iter().copied().chain(end_of_turn(tokenizer, chat)?) {
+    for end in tokenizer.ends().iter().copied().chain(last) {
         stops.retain(|stop| *stop != end);
         stops.push(end);
     }

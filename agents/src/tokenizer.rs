@@ -35,7 +35,7 @@ pub struct Tokenizer {
     /// Tokens that no text of a conversation may hold: all added ones but those that are blank, and the one that
     /// stands for what the vocabulary does not know, as any strange letter does.
     marks: Arc<HashSet<u32>>,
-    /// Tokens that end a turn of a chat.
+    /// Tokens that end a text or a turn of a chat, where the model's files name them.
     ends: Vec<u32>,
 }
 
@@ -86,10 +86,19 @@ impl Tokenizer {
         chat_template::attach(Self::from_file(&directory.join("tokenizer.json"))?, directory)
     }
 
-    /// The same vocabulary with a chat template, and the tokens that end a turn of it.
+    /// The same vocabulary with a chat template.
     #[must_use]
-    pub fn with_chat(self, template: ChatTemplate, ends: Vec<u32>) -> Self {
-        Self { chat: Some(Arc::new(template)), ends, ..self }
+    pub fn with_chat(self, template: ChatTemplate) -> Self {
+        Self { chat: Some(Arc::new(template)), ..self }
+    }
+
+    /// The same vocabulary with the tokens that end a text or a turn, as the model's files name them; the first
+    /// of them ends a text. Numbers that the vocabulary does not have are left out.
+    #[must_use]
+    pub fn with_ends(mut self, mut ends: Vec<u32>) -> Self {
+        ends.retain(|&end| self.inner.id_to_token(end).is_some());
+        self.end = ends.first().copied().or(self.end);
+        Self { ends, ..self }
     }
 
     /// A vocabulary without words, for a network that is only fed with numbers.
@@ -166,7 +175,8 @@ impl Tokenizer {
         self.begin
     }
 
-    /// The token that ends a text, where the vocabulary has one.
+    /// The token that ends a text, where there is one: the first that the model's files name, else one that has
+    /// a usual name.
     #[must_use]
     pub fn end(&self) -> Option<u32> {
         self.end
@@ -178,7 +188,7 @@ impl Tokenizer {
         self.chat.as_deref()
     }
 
-    /// The tokens that end a turn of a chat; none without a chat template.
+    /// The tokens that the model's files name as those that end a text or a turn of a chat.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends

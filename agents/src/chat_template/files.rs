@@ -1,4 +1,4 @@
-//! Finds the chat template of a Hugging Face directory, and the tokens that end a turn.
+//! Finds the chat template of a Hugging Face directory, and the tokens that end a text or a turn.
 
 use std::io;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::tokenizer::Tokenizer;
 const LARGEST: u64 = 64 << 20;
 
 /// Gives a tokenizer the chat template of a directory, where it has one: `chat_template.jinja`, or else the
-/// entry of `tokenizer_config.json` (of several, the one named `default`). The tokens that end a turn are
-/// those that `generation_config.json`, or else `config.json`, names as `eos_token_id`, and the
+/// entry of `tokenizer_config.json` (of several, the one named `default`). The tokens that end a text or a
+/// turn are those that `generation_config.json`, or else `config.json`, names as `eos_token_id`, and the
 /// `eos_token` of `tokenizer_config.json`.
 ///
 /// A template that cannot be used is an error where it is used.
@@ -27,11 +27,10 @@ pub(crate) fn attach(tokenizer: Tokenizer, directory: &Path) -> Result<Tokenizer
     let file = directory.join("chat_template.jinja");
     let (bos, eos) = (token(&config, "bos_token"), token(&config, "eos_token"));
     let template = match text(&file)? {
-        Some(source) => read(&source, bos, eos, &file),
+        Some(source) => Some(read(&source, bos, eos, &file)),
         None => match entry(&config) {
-            Ok(None) => return Ok(tokenizer),
-            Ok(Some(source)) => read(source, bos, eos, &config_path),
-            Err(reason) => unusable(&config_path, "tokenizer configuration", reason),
+            Ok(source) => source.map(|source| read(source, bos, eos, &config_path)),
+            Err(reason) => Some(unusable(&config_path, "tokenizer configuration", reason)),
         },
     };
     let mut ends = numbers(&json(&directory.join("generation_config.json"))?);
@@ -39,7 +38,11 @@ pub(crate) fn attach(tokenizer: Tokenizer, directory: &Path) -> Result<Tokenizer
         ends = numbers(&json(&directory.join("config.json"))?);
     }
     ends.extend(eos.and_then(|eos| tokenizer.id(eos)));
-    Ok(tokenizer.with_chat(template, ends))
+    let tokenizer = tokenizer.with_ends(ends);
+    Ok(match template {
+        Some(template) => tokenizer.with_chat(template),
+        None => tokenizer,
+    })
 }
 
 /// Parses a template; what is wrong with it is told, with the file that it comes from, when it is used.

@@ -53,7 +53,12 @@ fn directories_hold_templates_in_three_ways() {
         (text, tokenizer.ends().to_vec())
     };
     assert!(load().unwrap().chat().is_none());
-    write("config.json", r#"{"eos_token_id": 2}"#);
+    // Without a name that is usual, the end is known from the files alone, with a template or without.
+    assert_eq!((load().unwrap().end(), load().unwrap().ends()), (None, [].as_slice()));
+    write("config.json", r#"{"eos_token_id": [99, 2]}"#);
+    assert!(load().unwrap().chat().is_none());
+    assert_eq!((load().unwrap().end(), load().unwrap().ends()), (Some(2), [2].as_slice()));
+    assert!(prompt::stops(&load().unwrap()).unwrap().contains(&2));
     write(
         "tokenizer_config.json",
         r#"{"bos_token": {"content": "<b>"}, "eos_token": null,

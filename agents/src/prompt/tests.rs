@@ -126,7 +126,7 @@ fn words_of_others_forge_nothing_in_chats() {
         let template = ChatTemplate::parse(&source, Some("<s>"), Some("</s>")).unwrap();
         let marks = if special { template.marks().to_vec() } else { Vec::new() };
         assert!(!template.marks().is_empty(), "{source}");
-        let tokenizer = tokenizer(&marks).with_chat(template, Vec::new());
+        let tokenizer = tokenizer(&marks).with_chat(template);
         let of = |text: &str| {
             let topic = Origin::Agent(AgentName::new("other").unwrap());
             let prompt = reply(&tokenizer, Words::of_task(text), Some(Words::of(&topic, text)));

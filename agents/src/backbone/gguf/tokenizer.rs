@@ -115,15 +115,15 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::tokenizer`]. A malformed template is an error where it is used.
     pub fn chat_tokenizer(&self, path: &Path) -> Result<Tokenizer> {
-        let tokenizer = self.tokenizer()?;
+        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"];
+        let ends = ends.into_iter().filter_map(|key| self.id(key));
+        let tokenizer = self.tokenizer()?.with_ends(ends.collect());
         let Some(source) = self.chat_template() else { return Ok(tokenizer) };
         let tokens = self.texts("tokens")?;
         let text = |key: &str| self.id(key).and_then(|id| tokens.get(id as usize).copied());
         let template =
             chat_template::read(source, text("bos_token_id"), text("eos_token_id"), path);
-        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"];
-        let ends = ends.into_iter().filter_map(|key| self.id(key));
-        Ok(tokenizer.with_chat(template, ends.collect()))
+        Ok(tokenizer.with_chat(template))
     }
 
     fn byte_level(&self) -> Result<Value> {
