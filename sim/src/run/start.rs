@@ -127,6 +127,9 @@ pub(super) fn can_learn(adapter: &Adapter, settings: &[Settings]) -> Result<(), 
 
 /// A trained classifier whose classes are those of the task, or that has just numbers for them.
 fn for_labels(adapter: &Adapter, wanted: Vec<String>) -> Result<Adapter, String> {
+    if adapter.head().is_some_and(|head| head.per_token) {
+        return Err("the adapter's head labels tokens, and an agent labels whole texts".to_owned());
+    }
     let found = adapter.labels();
     let numbered = found.iter().enumerate().all(|(index, label)| *label == index.to_string());
     if found == wanted {
@@ -186,6 +189,22 @@ mod tests {
         assert!(named.origin.unwrap().get("labels_by_position").is_none());
         let refused = start(&["yes", "no\u{1b}[2J"]).1.unwrap_err();
         assert!(!refused.contains('\u{1b}'), "{refused}");
+    }
+
+    #[test]
+    fn a_head_that_labels_tokens_is_refused() {
+        let backbone = builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let labels: Vec<String> = ["no", "yes"].map(str::to_owned).into();
+        let start = |per_token: bool| {
+            let head = HeadSpec { per_token, standardize: false, ..HeadSpec::new(labels.clone()) };
+            let spec = AdapterSpec { method: Method::Frozen, head: Some(head) };
+            let saved = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+            saved.save(folder.path()).unwrap();
+            trained_before(folder.path(), &backbone, Some(labels.clone())).map(|_| ())
+        };
+        assert_eq!(start(false), Ok(()));
+        assert!(start(true).unwrap_err().contains("labels tokens"));
     }
 
     #[test]
