@@ -53,9 +53,18 @@ pub fn table(directories: &[PathBuf]) -> Result<String, ReportError> {
             let before: Vec<f64> = summaries.iter().flat_map(|s| &s.before).map(value).collect();
             let after: Vec<f64> = summaries.iter().flat_map(|s| &s.after).map(value).collect();
             let gain: Vec<f64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+            if before.is_empty() && after.is_empty() {
+                continue;
+            }
             let count = summaries.len();
             let cells = [before, after, gain].map(|values| shown(&values));
             lines.push(format!("| {group} | {count} | {title} | {} |", cells.join(" | ")));
+        }
+        let talks = summaries.iter().flat_map(|summary| &summary.talk);
+        let agreement: Vec<f64> = talks.map(|talk| talk.agreement).collect();
+        if !agreement.is_empty() {
+            let (count, agreement) = (agreement.len(), shown(&agreement));
+            lines.push(format!("| {group} | {count} | agreement | - | {agreement} | - |"));
         }
     }
     Ok(lines.join("\n"))
@@ -68,6 +77,9 @@ fn cell(name: &str) -> String {
 }
 
 fn shown(values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
     let (mean, half) = mean_interval(values);
     if half.is_nan() { format!("{mean:.3}") } else { format!("{mean:.3} ± {half:.3}") }
 }
@@ -102,6 +114,7 @@ fn from_recording(directory: &Path) -> Result<Summary, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::summary::TalkSummary;
 
     #[test]
     fn runs_are_grouped_by_their_folder() {
@@ -125,6 +138,18 @@ mod tests {
         // t(0.975, 1 degree of freedom) = 12.706; the standard error of 0.5 and 0.7 is 0.1.
         let row = "| with | 2 | intent accuracy | 0.200 ± 0.000 | 0.600 ± 1.271 | 0.400 ± 1.271 |";
         assert!(table.contains(row), "{table}");
+    }
+
+    #[test]
+    fn talks_are_reported_by_their_agreement() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut summary = Summary::default();
+        summary.talk = Some(TalkSummary { agreement: 0.625, ..TalkSummary::default() });
+        let text = serde_json::to_string(&summary).unwrap();
+        std::fs::write(folder.path().join("summary.json"), text).unwrap();
+        let table = table(&[folder.path().to_owned()]).unwrap();
+        assert!(table.ends_with("| 1 | agreement | - | 0.625 | - |"), "{table}");
+        assert!(!table.contains("NaN") && !table.contains("accuracy"), "{table}");
     }
 
     #[test]

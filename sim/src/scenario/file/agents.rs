@@ -43,7 +43,8 @@ pub(in crate::scenario) struct AgentFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TransferFile")]
     pub(in crate::scenario) transfer: Option<TransferFile>,
-    /// How many such agents there are; from 2 on they are called NAME-1, NAME-2, …
+    /// How many such agents there are; from 2 on they are called NAME-1, NAME-2, …, with as many digits as the
+    /// last one needs.
     #[serde(default = "copies")]
     #[schemars(range(min = 1, max = 4096))]
     pub(in crate::scenario) copies: At<i64>,
@@ -72,7 +73,11 @@ impl AgentFile {
     pub(in crate::scenario) fn names(&self, name: &str) -> Vec<String> {
         match self.copies.value {
             ..2 => vec![name.to_owned()],
-            copies => (1..=copies.min(4096)).map(|number| format!("{name}-{number}")).collect(),
+            copies => {
+                let most = copies.min(4096);
+                let digits = most.to_string().len();
+                (1..=most).map(|number| format!("{name}-{number:0digits$}")).collect()
+            }
         }
     }
 }
