@@ -25,13 +25,16 @@ use serde_json::Value;
 
 use self::data::{Data, Part};
 use self::error::TuneError;
-use self::plan::{Plan, Stage};
+use self::plan::{Ensemble, Plan, Stage};
 use self::report::{PartReport, Report, StageReport};
 use crate::backbone::{self, Fetching, HubSettings};
 use crate::clock::Stopwatch;
 use crate::metric::classes::ClassScores;
 use crate::scenario::BackboneSource;
 use crate::scenario::suggestion::quote;
+
+/// Where a probe that answers together with the model is kept, in the folder of its adapter.
+const PROBE: &str = "probe";
 
 /// What happens while a tuning goes on.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,13 +184,14 @@ impl<'a> Tuning<'a> {
     /// Computes the features that trainings of a head share.
     fn read(&mut self, parts: &[Part], hear: &mut impl FnMut(&Progress)) -> Result<(), TuneError> {
         let frozen = self.plan.method == plan::MethodPlan::Frozen;
-        if !frozen && self.plan.probe.is_none() {
+        let answers = frozen || self.plan.ensemble.is_some();
+        if !answers && self.plan.probe.is_none() {
             return Ok(());
         }
         let mut needed: BTreeSet<usize> = BTreeSet::new();
         for part in parts {
             needed.extend(&part.train);
-            if frozen {
+            if answers {
                 needed.extend(&part.test);
             }
         }
@@ -209,15 +213,35 @@ impl<'a> Tuning<'a> {
         }
     }
 
-    /// What the adapter says of a part's test.
-    fn said(&self, adapter: &Adapter, part: &Part) -> Result<Vec<usize>, TuneError> {
+    /// Features of a part's test under an adapter.
+    fn tested(&self, adapter: &Adapter, part: &Part) -> Result<Features, TuneError> {
         if adapter.spec().method == Method::Frozen
             && let Some(features) = self.known(&part.test)?
         {
-            return features.classes(adapter).map_err(TuneError::Training);
+            return Ok(features);
         }
         let texts: Vec<&[u32]> = part.test.iter().map(|&i| self.tokens[i].as_slice()).collect();
-        classes(&self.backbone, adapter, &texts).map_err(TuneError::Training)
+        Features::of(&self.backbone, adapter, &texts).map_err(TuneError::Training)
+    }
+
+    /// What the adapter says of a part's test, alone or together with a probe that has a share of the answer.
+    fn said(
+        &self,
+        adapter: &Adapter,
+        probe: Option<(&Adapter, f64)>,
+        part: &Part,
+    ) -> Result<Vec<usize>, TuneError> {
+        if part.test.is_empty() {
+            return Ok(Vec::new());
+        }
+        let features = self.tested(adapter, part)?;
+        let Some((probe, share)) = probe else {
+            return features.classes(adapter).map_err(TuneError::Training);
+        };
+        let own = features.probabilities(adapter).map_err(TuneError::Training)?;
+        let other = self.tested(probe, part)?;
+        let other = other.probabilities(probe).map_err(TuneError::Training)?;
+        Ok(own.iter().zip(&other).map(|(own, other)| together(own, other, share)).collect())
     }
 
     /// What an adapter learns from.
@@ -273,15 +297,33 @@ impl<'a> Tuning<'a> {
         let name = self.plan.method.name();
         let (adapter, stage) = self.stage(name, &self.plan.training, adapter, part, hear)?;
         stages.push(stage);
-        let said = self.said(&adapter, part)?;
+        let probe = match &self.plan.ensemble {
+            Some(Ensemble { share, training }) => {
+                let frozen =
+                    self.adapter(Method::Frozen, part.seed).map_err(TuneError::Training)?;
+                let (probe, stage) = self.stage("ensemble", training, frozen, part, hear)?;
+                stages.push(stage);
+                Some((probe, *share))
+            }
+            None => None,
+        };
+        let members = probe.as_ref().map(|(probe, share)| (probe, *share));
+        let said = self.said(&adapter, members, part)?;
         let truth: Vec<usize> = part.test.iter().map(|&i| self.data.examples[i].label).collect();
         let scores = ClassScores::of(&truth, &said, self.data.labels.len());
         let (accuracy, macro_f1) = (scores.accuracy, scores.macro_f1);
         hear(&Progress::Scored { part: part.name.clone(), accuracy, macro_f1 });
-        adapter.save(folder).map_err(|error| TuneError::Output {
-            path: folder.into(),
-            reason: error.to_string(),
-        })?;
+        let save = |adapter: &Adapter, folder: &Path| {
+            let fail = |error: ModelError| TuneError::Output {
+                path: folder.into(),
+                reason: error.to_string(),
+            };
+            adapter.save(folder).map_err(fail)
+        };
+        save(&adapter, folder)?;
+        if let Some((probe, _)) = &probe {
+            save(probe, &folder.join(PROBE))?;
+        }
         write(&folder.join("predictions.csv"), &self.predictions(&truth, &said)?)?;
         Ok(PartReport::new(part, &self.data.labels, &scores, stages, watch.seconds()))
     }
@@ -344,6 +386,16 @@ impl<'a> Tuning<'a> {
     }
 }
 
+/// The likeliest class by the weighted mean of two classifiers' probabilities.
+fn together(own: &[f32], other: &[f32], share: f64) -> usize {
+    let mean =
+        |(own, other): (&f32, &f32)| f64::from(*own) * (1.0 - share) + f64::from(*other) * share;
+    let means = own.iter().zip(other).map(mean);
+    let best =
+        |best: (usize, f64), (class, p): (usize, f64)| if p > best.1 { (class, p) } else { best };
+    means.enumerate().fold((0, f64::NEG_INFINITY), best).0
+}
+
 /// Where a model comes from.
 fn source(model: &str) -> Result<BackboneSource, TuneError> {
     let found = backbone::source(model).map_err(|error| TuneError::model(model, error.into()))?;
@@ -366,6 +418,14 @@ fn write(path: &Path, text: &str) -> Result<(), TuneError> {
 mod tests {
     use super::*;
     use crate::backbone::BUILTIN;
+
+    #[test]
+    fn two_classifiers_answer_by_their_mean() {
+        let (own, other) = ([0.6, 0.4, 0.0], [0.1, 0.5, 0.4]);
+        assert_eq!(together(&own, &other, 0.1), 0);
+        assert_eq!(together(&own, &other, 0.5), 1);
+        assert_eq!(together(&[0.5, 0.5], &[0.5, 0.5], 0.5), 0, "the first of equals");
+    }
 
     #[test]
     fn a_model_is_a_word_a_folder_or_a_name_on_the_hub() {

@@ -7,7 +7,7 @@ use std::process::Output;
 use agents::adapter::Adapter;
 use agents::backbone::{Backbone, builtin};
 use agents::device::DeviceKind;
-use agents::learning::objective::supervised::classes;
+use agents::learning::objective::supervised::{Features, classes};
 use polylogue_tests::{polylogue, root, shared_data, shared_model};
 
 const RECIPE: &str = "scenarios/customer_service";
@@ -84,6 +84,50 @@ fn every_method_trains_and_loads() {
         let again = said(folder.path(), &backbone, &texts);
         assert_eq!(again, predictions(folder.path()), "{more:?}");
     }
+}
+
+#[test]
+fn a_probe_answers_together_with_the_tuned_model() {
+    let backbone = builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_string_lossy();
+    let output = polylogue(&[
+        "tune",
+        RECIPE,
+        "--out",
+        &out,
+        "--figures",
+        "--shots",
+        "4",
+        "--epochs",
+        "2",
+        "--method",
+        "ia3",
+        "--ensemble",
+        "0.4",
+    ]);
+    assert!(figure(&output, "accuracy") > 0.0);
+    let texts = holdout();
+    let probabilities = |folder: &Path| {
+        let adapter = Adapter::load(folder, &backbone).unwrap();
+        let encode = |text: &String| backbone.tokenizer.encode_with_specials(text, 256).unwrap();
+        let tokens: Vec<Vec<u32>> = texts.iter().map(encode).collect();
+        let texts: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let features = Features::of(&backbone, &adapter, &texts).unwrap();
+        (features.probabilities(&adapter).unwrap(), adapter.labels().to_vec())
+    };
+    let (own, labels) = probabilities(folder.path());
+    let (probe, _) = probabilities(&folder.path().join("probe"));
+    let likeliest = |(own, probe): (&Vec<f32>, &Vec<f32>)| {
+        let mean: Vec<f32> = own.iter().zip(probe).map(|(a, b)| 0.6 * a + 0.4 * b).collect();
+        let best = (0..mean.len()).max_by(|&a, &b| mean[a].total_cmp(&mean[b])).unwrap();
+        labels[best].clone()
+    };
+    let meant: Vec<String> = own.iter().zip(&probe).map(likeliest).collect();
+    assert_eq!(meant, predictions(folder.path()));
+    assert_ne!(meant, said(folder.path(), &backbone, &texts), "the probe has a say");
+    let refused = polylogue(&["tune", RECIPE, "--method", "frozen", "--ensemble", "0.5"]);
+    assert_eq!(refused.status.code(), Some(2));
 }
 
 #[test]

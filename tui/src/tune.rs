@@ -84,6 +84,10 @@ pub(crate) struct TuneArguments {
     /// Train the head on frozen features first, then everything together.
     #[arg(long)]
     probe_first: bool,
+    /// Answer with the mean of its class probabilities and those of a probe on the frozen model: the probe's
+    /// share, such as 0.5.
+    #[arg(long, value_name = "SHARE")]
+    ensemble: Option<f64>,
     /// How often each example is seen.
     #[arg(long)]
     epochs: Option<usize>,
@@ -212,6 +216,7 @@ fn recipe(arguments: &TuneArguments) -> Result<Recipe, TuneError> {
     if own.probe_first {
         recipe.probe.get_or_insert_default();
     }
+    recipe.ensemble = own.ensemble.or(recipe.ensemble);
     Ok(recipe)
 }
 
@@ -233,7 +238,7 @@ fn method(recipe: &mut Recipe, own: &TuneArguments) -> Result<(), TuneError> {
         let training = &mut recipe.training;
         (training.epochs, training.batch, training.learning_rate, training.weight_decay) = given;
         if chosen == Word::Frozen {
-            recipe.probe = None;
+            (recipe.probe, recipe.ensemble) = (None, None);
         }
     }
     let lora = [own.rank.is_some(), own.alpha.is_some(), own.dropout.is_some()];

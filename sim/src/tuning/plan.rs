@@ -46,6 +46,18 @@ pub struct Plan {
     pub training: Stage,
     /// A first training of the head alone, on frozen features.
     pub probe: Option<Stage>,
+    /// A second classifier on the frozen model, whose class probabilities are averaged with the first one's.
+    pub ensemble: Option<Ensemble>,
+}
+
+/// A head on frozen features that answers together with the tuned model (Lakshminarayanan et al. 2017, here of
+/// two unlike members).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ensemble {
+    /// Its share of the class probabilities, between 0 and 1.
+    pub share: f64,
+    /// Its training.
+    pub training: Stage,
 }
 
 /// Examples and how they are parted.
@@ -340,6 +352,19 @@ impl Plan {
             Some(typed) => Some(Stage::of(typed, Stage::probe(), "the probe's ")?),
             None => None,
         };
+        let ensemble = match recipe.ensemble {
+            Some(_) if method == MethodPlan::Frozen => {
+                let help = "leave it out: with a frozen model both classifiers would be the same";
+                return Err(TuneError::setting("the method frozen needs no ensemble", help));
+            }
+            Some(share) => {
+                let fits = share > 0.0 && share < 1.0;
+                number("ensemble", share, fits, "above 0 and below 1")?;
+                let training = probe.unwrap_or_else(Stage::probe);
+                Some(Ensemble { share, training })
+            }
+            None => None,
+        };
         Ok(Self {
             seed: recipe.seed.unwrap_or(7),
             repeats,
@@ -354,6 +379,7 @@ impl Plan {
             method,
             training,
             probe,
+            ensemble,
         })
     }
 

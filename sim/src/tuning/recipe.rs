@@ -39,6 +39,8 @@ pub struct Recipe {
     pub training: StageRecipe,
     /// A first training of the head alone, on frozen features.
     pub probe: Option<StageRecipe>,
+    /// Share of a probe on the frozen model in the class probabilities that answers are taken from.
+    pub ensemble: Option<f64>,
 }
 
 /// Examples and how they are parted.

@@ -58,15 +58,21 @@ impl Features {
         Ok(Self(self.0.index_select(&Tensor::new(texts, self.0.device())?, 0)?))
     }
 
+    /// The probabilities of the classes of each text: texts, classes.
+    ///
+    /// # Errors
+    /// When the adapter has no head.
+    pub fn probabilities(&self, adapter: &Adapter) -> Result<Vec<Vec<f32>>> {
+        let logits = head_of(adapter)?.logits(&self.0)?;
+        Ok(candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2()?)
+    }
+
     /// The likeliest class of each text.
     ///
     /// # Errors
     /// When the adapter has no head.
     pub fn classes(&self, adapter: &Adapter) -> Result<Vec<usize>> {
-        let Some(head) = adapter.head() else {
-            return Err(ModelError::Examples("the agent has no classifier".to_owned()));
-        };
-        let likeliest = head.logits(&self.0)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let likeliest = head_of(adapter)?.logits(&self.0)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
         Ok(likeliest.into_iter().map(|class| class as usize).collect())
     }
 }
