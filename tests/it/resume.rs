@@ -103,12 +103,13 @@ impl Life {
     /// What the disk may have lost: everything after the last checkpoint, or only a part of it.
     fn tear(&self, stream: &mut Stream) {
         let Ok(bytes) = fs::read(self.log()) else { return };
-        let manifest = self.checkpoints().last().map(|path| fs::read(path.join("manifest.json")));
-        let kept = manifest.map_or(0, |text| {
-            let manifest: serde_json::Value = serde_json::from_slice(&text.unwrap()).unwrap();
-            manifest["log"]["events"]["bytes"].as_u64().unwrap() as usize
+        // Of the last checkpoint that this test has not spoilt.
+        let kept = self.checkpoints().iter().rev().find_map(|path| {
+            let text = fs::read(path.join("manifest.json")).ok()?;
+            let manifest: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            Some(manifest["log"]["events"]["bytes"].as_u64()? as usize)
         });
-        let end = stream.random_range(kept..=bytes.len());
+        let end = stream.random_range(kept.unwrap_or(0).min(bytes.len())..=bytes.len());
         let mut bytes = bytes[..end].to_vec();
         if stream.random() {
             bytes.extend_from_slice(b"{\"seq\":99,\"tick\":4,\"event\":{\"mess");
@@ -199,6 +200,7 @@ fn killed_again_and_again(lives: u64, most: usize, wanted: usize) -> usize {
         kills += life.live(longest, most.min(wanted - kills), &mut stream);
         assert_same(&wanted_files, &life.directory, &format!("seed {seed}, {kills} kills so far"));
         fs::remove_dir_all(&life.directory).unwrap();
+        println!("life {seed}: {kills} kills so far");
         if kills >= wanted {
             break;
         }

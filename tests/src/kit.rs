@@ -139,7 +139,10 @@ pub fn binary() -> PathBuf {
     let here = std::env::current_exe().expect("a path of this test");
     let folder = here.ancestors().nth(2).expect("a target folder");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", "polylogue"]).current_dir(root());
+    // Together with this test, so that the features are those of `cargo test --workspace` and nothing that it
+    // built is built again.
+    cargo.args(["build", "--quiet", "--workspace", "--bin", "polylogue", "--test", "it"]);
+    cargo.current_dir(root());
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
