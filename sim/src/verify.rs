@@ -103,13 +103,30 @@ pub struct Verification {
     notices: Vec<String>,
     directory: PathBuf,
     context: usize,
-    place: TempDir,
+    /// Where the second run is made.
+    made: PathBuf,
 }
 
-/// The folder in which a run is played again; removed with this. To be kept until nothing plays there any more.
+/// The folder in which a run is played again; removed with this, whatever came of it. To be kept until nothing
+/// plays there any more.
 #[derive(Debug)]
-pub struct Place {
-    _folder: TempDir,
+pub struct Place(TempDir);
+
+impl Place {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When no temporary folder can be made.
+    pub fn new() -> Result<Self, VerifyError> {
+        let folder = tempfile::Builder::new().prefix("polylogue-verify-").tempdir();
+        folder.map(Self).map_err(VerifyError::Place)
+    }
+
+    /// The directory of the second run.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.0.path().join("run")
+    }
 }
 
 /// What a verification came to.
@@ -139,12 +156,14 @@ impl Verdict {
     }
 }
 
-/// Reads the recording and all that its run was made from, and checks that it is unchanged.
+/// Reads the recording and all that its run was made from, and checks that it is unchanged; the second run will
+/// be made in the directory `made`.
 ///
 /// # Errors
 /// When something is missing, damaged or not what it was.
 pub fn prepare(
     options: &VerifyOptions,
+    made: PathBuf,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Verification, VerifyError> {
     let directory = options.directory.clone();
@@ -156,19 +175,16 @@ pub fn prepare(
     let scenario = scenario::recorded(&directory, &manifest, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| VerifyError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(VerifyError::Scenario)?;
-    let place = tempfile::Builder::new().prefix("polylogue-verify-").tempdir();
-    let place = place.map_err(VerifyError::Place)?;
-    let out = place.path().join("run");
     let run =
-        RunOptions { out: Some(out.clone()), hub: options.hub.clone(), ..RunOptions::default() };
+        RunOptions { out: Some(made.clone()), hub: options.hub.clone(), ..RunOptions::default() };
     let prepared = run::prepare(scenario, &run, hear).map_err(VerifyError::Run)?;
-    let now = Manifest::of(&out)?;
+    let now = Manifest::of(&made)?;
     let other = manifest.other_inputs(&now);
     if !other.is_empty() {
         return Err(VerifyError::Inputs(other));
     }
     let notices = notices(&manifest, &now);
-    Ok(Verification { prepared, survey, notices, directory, context: options.context, place })
+    Ok(Verification { prepared, survey, notices, directory, context: options.context, made })
 }
 
 /// What differs besides the inputs, and may be why a run does.
@@ -193,49 +209,34 @@ impl Verification {
         &self.notices
     }
 
-    /// Plays the run again and compares, once the future is awaited; `hear` is told after each tick. The place
-    /// is for who may leave before that is done, to remove what is there after the runtime has ended.
+    /// Plays the run again and compares; `hear` is told after each tick.
     ///
     /// # Errors
     /// When the second run fails before it differs, or a file cannot be read.
-    pub fn run(
+    pub async fn run(
         self,
         hear: impl FnMut(Progress) + Send + 'static,
-    ) -> (impl Future<Output = Result<Verdict, VerifyError>>, Place) {
-        let Self { prepared, survey, directory, context, place, .. } = self;
-        let made = place.path().join("run");
-        let compared = compared(prepared, survey, directory, context, made, Box::new(hear));
-        (compared, Place { _folder: place })
+    ) -> Result<Verdict, VerifyError> {
+        let Self { mut prepared, survey, directory, context, made, .. } = self;
+        let control = Control::default();
+        let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let recording = recording::open(&directory)?;
+        let (stop, told, hear) = (control.clone(), Arc::clone(&outcome), Box::new(hear));
+        let comparison = Comparison::new(recording, &survey, context, stop, told, hear)?;
+        prepared.observe(Box::new(comparison));
+        let result = prepared.play(Feed::unwatched(), control).await;
+        let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Outcome { events, tick, divergence, sha256, missing, complete } = outcome;
+        if let (Err(error), None, false) = (result, &divergence, complete) {
+            return Err(VerifyError::Run(error));
+        }
+        let divergence = divergence.or(missing);
+        let (adapters, other_adapters) = match divergence {
+            None => adapters::compare(&directory, &made),
+            Some(_) => (0, Vec::new()),
+        };
+        Ok(Verdict { events, tick, divergence, sha256, adapters, other_adapters, survey })
     }
-}
-
-/// Plays a run again, compares it with its recording, and its adapters with those in `made`.
-async fn compared(
-    mut prepared: Prepared,
-    survey: Survey,
-    directory: PathBuf,
-    context: usize,
-    made: PathBuf,
-    hear: Box<dyn FnMut(Progress) + Send>,
-) -> Result<Verdict, VerifyError> {
-    let control = Control::default();
-    let outcome = Arc::new(Mutex::new(Outcome::default()));
-    let recording = recording::open(&directory)?;
-    let comparison =
-        Comparison::new(recording, &survey, context, control.clone(), Arc::clone(&outcome), hear)?;
-    prepared.observe(Box::new(comparison));
-    let result = prepared.play(Feed::unwatched(), control).await;
-    let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Outcome { events, tick, divergence, sha256, missing, complete } = outcome;
-    if let (Err(error), None, false) = (result, &divergence, complete) {
-        return Err(VerifyError::Run(error));
-    }
-    let divergence = divergence.or(missing);
-    let (adapters, other_adapters) = match divergence {
-        None => adapters::compare(&directory, &made),
-        Some(_) => (0, Vec::new()),
-    };
-    Ok(Verdict { events, tick, divergence, sha256, adapters, other_adapters, survey })
 }
 
 /// The directory of a run, for messages.

@@ -158,6 +158,43 @@ fn a_fork_goes_on_with_other_weights_or_another_channel() {
     assert!(differs > tick, "{differs} comes after {tick}");
 }
 
+/// A society in a ring, forked with one edge less.
+#[test]
+fn a_fork_goes_on_in_another_topology() {
+    const AT: u64 = 6;
+    let folder = tempfile::tempdir().unwrap();
+    let (parent, cut) = (folder.path().join("parent"), folder.path().join("cut"));
+    let pairs = |pairs: &[(u32, u32)]| {
+        let pair = |(a, b): &(u32, u32)| format!("[\"citizen-{a}\", \"citizen-{b}\"]");
+        let pairs: Vec<String> = pairs.iter().map(pair).collect();
+        format!("topology={{ edges = {{ pairs = [{}] }} }}", pairs.join(", "))
+    };
+    let ring = pairs(&[(1, 2), (2, 3), (3, 4), (4, 1)]);
+    let out = parent.display().to_string();
+    let small = ["agents.citizen.copies=4", "episodes=20", "protocol.gossip.rounds=10", &ring];
+    let mut arguments = vec!["run", "scenarios/opinions", "--display", "none", "--out", &out];
+    arguments.extend(small.iter().flat_map(|set| ["--set", set]));
+    succeeded(&polylogue(&arguments));
+    succeeded(&fork(&parent, AT, &cut, &["--set", &pairs(&[(1, 2), (2, 3), (3, 4)])]));
+    let (_, differs) = common(&log(&parent), &log(&cut));
+    assert!(differs > AT, "{differs} comes after {AT}");
+    // How often the first and the last talked to each other, up to the fork and after it.
+    let across = |directory: &Path| {
+        let (mut before, mut after) = (0, 0);
+        for event in events(&log(directory)) {
+            let EventKind::MessageDelivered { from, to, .. } = event.kind else { continue };
+            let both = |a, b| from.as_str() == a && to.iter().any(|name| name.as_str() == b);
+            if both("citizen-1", "citizen-4") || both("citizen-4", "citizen-1") {
+                *(if event.tick <= AT { &mut before } else { &mut after }) += 1;
+            }
+        }
+        (before, after)
+    };
+    let (whole, forked) = (across(&parent), across(&cut));
+    assert!(whole.0 > 0 && whole.1 > 0, "{whole:?}");
+    assert_eq!(forked, (whole.0, 0));
+}
+
 #[test]
 fn what_a_fork_cannot_change_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use miette::IntoDiagnostic;
 use sim::backbone::HubSettings;
-use sim::verify::{Progress, Verdict, VerifyError, VerifyOptions};
+use sim::verify::{Place, Progress, Verdict, VerifyError, VerifyOptions};
 
 use crate::divergence;
 use crate::exit_code::Exit;
@@ -57,21 +57,10 @@ fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyE
         hub: HubSettings::from_environment(),
         context: usize::from(arguments.context),
     };
-    let mut downloads = Downloads::new();
-    let verification = sim::verify::prepare(&options, &mut |fetching| downloads.show(fetching))?;
-    for notice in verification.notices() {
-        crate::summary::remark(notice);
-    }
+    let place = Place::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mut told = Tenths::default();
-    let hear = move |progress: Progress| {
-        if let Some(line) = told.line(progress) {
-            crate::summary::remark(&line);
-        }
-    };
     let runtime = runtime.map_err(VerifyError::Place)?;
-    let (compared, place) = verification.run(hear);
-    let compared = Box::pin(compared);
+    let compared = compared(options, place.run());
     let found = runtime.block_on(async {
         let Ok(mut signals) = Signals::listen() else { return Ok(Ok(compared.await?)) };
         tokio::select! {
@@ -79,10 +68,36 @@ fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyE
             left = signals.next() => Ok(Err(left)),
         }
     });
-    // What still plays ends with the runtime; then nobody writes there any more.
+    // What still plays ends with the runtime; then nobody writes there any more but the preparation, which ends
+    // with the process.
     drop(runtime);
     drop(place);
     found
+}
+
+/// Plays the run again in `made`. It is prepared on a thread of its own, because that takes long with a large
+/// model and can be interrupted as well.
+async fn compared(options: VerifyOptions, made: PathBuf) -> Result<Verdict, VerifyError> {
+    let (ready, prepared) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut downloads = Downloads::new();
+        let prepared =
+            sim::verify::prepare(&options, made, &mut |fetching| downloads.show(fetching));
+        // Nobody waits any more where the process was asked to end.
+        let _ = ready.send(prepared);
+    });
+    let lost = |_| VerifyError::Place(std::io::Error::other("the preparation broke off"));
+    let verification = prepared.await.map_err(lost)??;
+    for notice in verification.notices() {
+        crate::summary::remark(notice);
+    }
+    let mut told = Tenths::default();
+    let hear = move |progress: Progress| {
+        if let Some(line) = told.line(progress) {
+            crate::summary::remark(&line);
+        }
+    };
+    Box::pin(verification.run(hear)).await
 }
 
 /// Says how far a verification is, about ten times.
