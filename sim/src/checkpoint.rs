@@ -164,6 +164,12 @@ impl Checkpoints {
             })
     }
 
+    /// Whether one may be taken after a tick, and was not yet.
+    #[must_use]
+    pub fn is_wanted(&self, tick: u64) -> bool {
+        self.plan.keep > 0 && self.last.is_none_or(|(last, _)| last != tick)
+    }
+
     /// Takes one; the log has been handed to the disk as far as `log` says.
     ///
     /// # Errors

@@ -327,6 +327,7 @@ fn cast(
                     backbone,
                     adapter: Arc::new(start.adapter),
                     temperature: model.temperature,
+                    filter: model.filter,
                     max_tokens: scenario.channel.max_tokens,
                 })
             }

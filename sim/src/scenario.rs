@@ -23,6 +23,7 @@ use agents::adapter::Method;
 use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
+use agents::sampler::Filter;
 
 use crate::script::Script;
 
@@ -136,6 +137,8 @@ pub struct ModelPlan {
     pub warm_up: WarmUpPlan,
     /// Sampling temperature of its replies; 0 picks the likeliest token.
     pub temperature: f64,
+    /// Which tokens of its replies may be drawn at all.
+    pub filter: Filter,
 }
 
 /// The transfer methods.

@@ -359,11 +359,10 @@ impl Line {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn print(report: &Report, out: &str, figures: bool) {
     let lines = if figures { figure_lines(report) } else { table(report, out) };
     for line in lines {
-        println!("{line}");
+        crate::output::say(line);
     }
 }
 

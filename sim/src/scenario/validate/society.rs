@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use agents::backbone::gguf::Gguf;
 use agents::hub::HubError;
 use agents::name::AgentName;
+use agents::sampler::Filter;
 use miette::SourceSpan;
 
 use super::{Check, Seen, count};
@@ -200,7 +201,12 @@ impl Check<'_> {
         };
         let (backbone, transfer) = (backbone.value.clone(), transfer?);
         let temperature = agent.temperature.value;
-        let model = ModelPlan { backbone, transfer, warm_up, temperature };
+        let filter = Filter {
+            top_k: agent.top_k.as_ref().map(count),
+            top_p: agent.top_p.as_ref().map(|share| share.value),
+            min_p: agent.min_p.as_ref().map(|share| share.value),
+        };
+        let model = ModelPlan { backbone, transfer, warm_up, temperature, filter };
         Some(MindPlan::Model(Box::new(model)))
     }
 
