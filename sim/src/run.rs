@@ -182,7 +182,8 @@ pub fn prepare(
     });
     if !options.unchecked {
         let need = preflight::disk(&scenario, &members, task.holdout());
-        if let Some(refusal) = preflight::refusal(need, preflight::free(&out)) {
+        let refusal = preflight::refusal(need, preflight::free(&out));
+        if let Some(refusal) = refusal.or_else(|| preflight::too_much_to_save(&scenario)) {
             return Err(RunError::TooLarge(refusal));
         }
     }

@@ -12,6 +12,7 @@ use agents::engine::schedule::Limits;
 
 use crate::conductor::stage::HOLDOUT_WIDTH;
 use crate::scenario::{BackboneSource, Scenario, TransferPlan};
+use crate::traffic::Traffic;
 
 /// Tokens of a prompt that are reckoned with.
 const PROMPT: usize = 256;
@@ -61,6 +62,8 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
             total.cache += of_cache(architecture, width, PROMPT + scenario.channel.max_tokens);
         }
     }
+    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
+    total.messages = Traffic::of(scenario).memory(episodes);
     total
 }
 
