@@ -274,7 +274,8 @@ fn backbones(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Backbones, RunError> {
     let mut load = |name: &str, plan: &BackbonePlan| -> Result<Opened, ModelError> {
-        let mut opened = backbone::open(&plan.source, options.device, &options.hub, hear)?;
+        let mut opened =
+            backbone::open(&plan.source, options.device, plan.precision, &options.hub, hear)?;
         if plan.from_scratch {
             let seed = Seed::new(scenario.seed).child("backbone").child(name);
             opened.backbone = opened.backbone.from_scratch(seed)?;

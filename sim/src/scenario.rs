@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use agents::adapter::Method;
+use agents::backbone::Precision;
 use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
@@ -84,6 +85,8 @@ pub struct BackbonePlan {
     pub source: BackboneSource,
     /// Replace the weights by random ones: the control without transfer.
     pub from_scratch: bool,
+    /// What it computes in.
+    pub precision: Precision,
 }
 
 /// Where weights come from.

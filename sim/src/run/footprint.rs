@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use agents::adapter::Method;
-use agents::backbone::{Architecture, builtin};
+use agents::backbone::{Architecture, Precision, builtin};
 use agents::device::DeviceKind;
 pub use agents::engine::memory::{Footprint, available};
 use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
@@ -25,11 +25,18 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
     let mut total = Footprint::default();
     for (name, plan) in &scenario.backbones {
         // What cannot be read is told, with all that is wrong with it, when it is loaded.
+        let expanded = |(architecture, _): (Architecture, u64)| {
+            let bytes =
+                of_backbone(&architecture) / Precision::F32.bytes() * plan.precision.bytes();
+            (architecture, bytes)
+        };
         let found = match &plan.source {
             BackboneSource::Builtin => embedded(),
             BackboneSource::Path(path) => of_model(path).ok(),
             BackboneSource::Hub(_) => None,
         };
+        // Quantised weights stay so in f32 only.
+        let found = if plan.precision == Precision::F32 { found } else { found.map(expanded) };
         if let Some((architecture, bytes)) = found {
             total.backbones += bytes;
             known.insert(name, architecture);

@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 pub use agents::adapter::head::Pooling;
 use agents::adapter::lora::Init;
+use agents::backbone::Precision;
 use agents::learning::optimizer::Method as Optimizer;
 use agents::learning::schedule::Shape;
 use serde::Deserialize;
@@ -29,6 +30,8 @@ pub struct Recipe {
     pub repeats: Option<usize>,
     /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`.
     pub model: Option<String>,
+    /// What the model computes in: `f32`, `bf16` or `f16`.
+    pub dtype: Option<Precision>,
     /// The examples.
     pub data: DataRecipe,
     /// How the model is changed.

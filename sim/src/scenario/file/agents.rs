@@ -29,6 +29,10 @@ pub(in crate::scenario) struct BackboneFile {
     /// Replace the weights by random ones: the control without transfer.
     #[serde(default)]
     pub(in crate::scenario) from_scratch: bool,
+    /// What the network computes in; adapters are trained in f32 all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::PRECISIONS)))]
+    pub(in crate::scenario) dtype: Option<At<String>>,
 }
 
 /// An agent: either a model, with `backbone` and `transfer`, or a `script`.

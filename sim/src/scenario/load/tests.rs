@@ -293,6 +293,8 @@ fn every_bound_is_checked() {
         ("triggers.0.train.grpo.settings.lora_plus=1001", "CountOutOfRange"),
         ("agents.reply.temperature=2.1", "TemperatureOutOfRange"),
         ("agents.reply.temperature=-0.1", "TemperatureOutOfRange"),
+        ("backbone.base.dtype=fp8", "UnknownChoice"),
+        ("backbone.base.dtype=16", "WrongType"),
         ("agents.reply.top_k=0", "CountOutOfRange"),
         ("agents.reply.top_p=1.5", "CountOutOfRange"),
         ("agents.reply.min_p=-0.1", "CountOutOfRange"),

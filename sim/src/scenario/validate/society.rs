@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agents::backbone::Precision;
 use agents::backbone::gguf::Gguf;
 use agents::hub::HubError;
 use agents::name::AgentName;
@@ -73,8 +74,13 @@ impl Check<'_> {
     pub(super) fn backbones(&mut self) -> BTreeMap<String, BackbonePlan> {
         let mut plans = BTreeMap::new();
         for (name, backbone) in self.file.backbone.iter().flatten() {
-            if let Some(source) = self.backbone_source(name, backbone) {
-                let plan = BackbonePlan { source, from_scratch: backbone.from_scratch };
+            let typed = backbone.dtype.as_ref();
+            let precision = typed.map(|typed| self.choice("dtype", &words::PRECISIONS, typed));
+            let precision = precision.unwrap_or(Some(Precision::F32));
+            let source = self.backbone_source(name, backbone);
+            if let (Some(source), Some(precision)) = (source, precision) {
+                let from_scratch = backbone.from_scratch;
+                let plan = BackbonePlan { source, from_scratch, precision };
                 plans.insert(name.value.clone(), plan);
             }
         }
