@@ -28,6 +28,7 @@ use agents::sampler::Filter;
 
 use crate::script::Script;
 
+pub(crate) use self::load::stays;
 pub use self::load::{changed_since, load, recorded};
 pub use self::origin::Origin;
 pub use self::schema::schema;
