@@ -43,7 +43,7 @@ fn the_names_of_logs_are_handed_to_the_disk() {
 
 #[test]
 fn times_are_gone_on_with_as_far_as_they_are_there() {
-    for (left, kept) in [(None, 0), (Some(0), 0), (Some(20), 0), (Some(60), 1)] {
+    for (left, kept) in [(None, 0), (Some(0), 0), (Some(20), 0), (Some(40), 1)] {
         let folder = tempfile::tempdir().unwrap();
         let end = played(folder.path());
         let path = folder.path().join(TIMES);

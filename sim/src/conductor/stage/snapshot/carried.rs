@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(found("ab", "xab"), [None, Some(0), Some(1)]);
         assert_eq!(found("ab", "ba"), [Some(1), Some(0)]);
         assert_eq!(found("a", "aa"), [Some(0), None]);
-        assert_eq!(found("aab", "ba"), [Some(2), Some(0)]);
+        assert_eq!(found("aab", "ba"), [Some(2), Some(1)]);
         assert_eq!(found("", "a"), [None]);
     }
 }
