@@ -152,7 +152,7 @@ pub(crate) mod tests {
         publish(&partial, &root.join("adapters/reply/g1")).unwrap();
         assert_eq!(synced(), [partial, root.join("adapters/reply")]);
         begin(&root.join("adapters/reply/g2")).unwrap();
-        assert_eq!(synced(), [PathBuf::new(); 0], "they were there");
+        assert!(synced().is_empty(), "they were there");
     }
 
     #[cfg(unix)]

@@ -33,7 +33,7 @@ fn the_names_of_logs_are_handed_to_the_disk() {
     let claim = Claim::of_new(&run).unwrap();
     assert_eq!(synced(), [folder.path().to_owned(), folder.path().join("runs")]);
     let mut recorder = Recorder::create(claim).unwrap();
-    assert_eq!(synced(), [run.clone()]);
+    assert_eq!(synced(), std::slice::from_ref(&run));
     let end = recorder.commit().unwrap();
     drop(recorder);
     fs::remove_file(run.join(TIMES)).unwrap();

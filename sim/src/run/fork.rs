@@ -166,7 +166,7 @@ pub async fn fork(
         }
     };
     let out = claim.directory().to_owned();
-    let forked = begun(options, wanted, claim, hear).await;
+    let forked = Box::pin(begun(options, wanted, claim, hear)).await;
     if forked.is_err() {
         let_go(&out).await;
         made.remove();
