@@ -19,7 +19,7 @@ use agents::backbone::digest;
 use agents::name::AgentName;
 use serde::{Deserialize, Serialize};
 
-pub use self::problem::Damage;
+pub use self::problem::{Damage, Unreadable};
 pub use self::stored::{LARGEST_STATE, Search, Stored, find};
 use crate::conductor::stage::{Moment, Snapshot};
 use crate::durable;
@@ -280,9 +280,9 @@ fn folder(directory: &Path, tick: u64) -> PathBuf {
 }
 
 fn refusal(path: &Path, error: &io::Error) -> RecordError {
-    failure(path, error.to_string())
+    RecordError::of_system(path, error)
 }
 
 fn failure(path: &Path, reason: String) -> RecordError {
-    RecordError { path: path.into(), reason, in_use: false }
+    RecordError::new(path, reason)
 }

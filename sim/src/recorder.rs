@@ -3,10 +3,11 @@
 //! `events.jsonl` begins with a version header and is the same byte for byte for the same scenario, seed
 //! and binary; wall times stand in `times.jsonl`. Loses nothing: what the disk refuses waits for the next try.
 
+mod claim;
 mod lines;
 pub(crate) mod visible;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use agents::name::AgentName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use self::claim::{Cause, Claim, RecordError, WRITTEN};
 use self::lines::Lines;
 pub use self::lines::Position;
 use crate::clock::Stopwatch;
@@ -28,23 +30,11 @@ use crate::recording::LOG;
 pub const FORMAT: &str = "polylogue-events/1.1";
 
 /// Wall times of ticks.
-const TIMES: &str = "times.jsonl";
-/// Is locked while a process writes a run.
-const LOCK: &str = "lock";
+pub(crate) const TIMES: &str = "times.jsonl";
+/// The folder of all generations of weights in a run directory.
+pub(crate) const ADAPTERS: &str = "adapters";
 /// More bytes than a line of times has.
 const LONGEST_TIME: u64 = 4096;
-
-/// Why a run directory cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[error("could not write {path}: {reason}")]
-pub struct RecordError {
-    /// The file or folder.
-    pub path: PathBuf,
-    /// What the system said.
-    pub reason: String,
-    /// Whether a run is there already: another place will do.
-    pub in_use: bool,
-}
 
 /// Sees every line of a log at the moment when it is written.
 pub trait Observer: std::fmt::Debug + Send {
@@ -52,65 +42,6 @@ pub trait Observer: std::fmt::Debug + Send {
     fn line(&mut self, line: &str);
     /// A tick has ended.
     fn tick_ended(&mut self, tick: u64);
-}
-
-/// A run directory that belongs to this process: no other may write into it meanwhile.
-#[derive(Debug)]
-pub struct Claim {
-    directory: PathBuf,
-    /// Locked as long as it is open; the system lets go of it however the process ends.
-    _lock: File,
-}
-
-impl Claim {
-    /// Creates the directory where it is not there, and claims it.
-    ///
-    /// # Errors
-    /// When another process has it, or it cannot be written.
-    pub fn of(directory: &Path) -> Result<Self, RecordError> {
-        fs::create_dir_all(directory).map_err(|e| refusal(directory, &e))?;
-        let path = directory.join(LOCK);
-        let lock = File::create(&path).map_err(|e| refusal(&path, &e))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.into(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                let reason = "another polylogue is writing this run; wait for it or end it first";
-                let reason = reason.to_owned();
-                Err(RecordError { path: directory.into(), reason, in_use: true })
-            }
-            Err(TryLockError::Error(error)) => Err(refusal(&path, &error)),
-        }
-    }
-
-    /// The same for a new run.
-    ///
-    /// # Errors
-    /// As [`Claim::of`], and when the directory already holds a run.
-    pub fn of_new(directory: &Path) -> Result<Self, RecordError> {
-        let claim = Self::of(directory)?;
-        if claim.directory.join(LOG).exists() {
-            let reason = "there is a run in it already; choose another --out, or go on with it by \
-                          `polylogue resume`";
-            let reason = reason.to_owned();
-            return Err(RecordError { path: directory.into(), reason, in_use: true });
-        }
-        Ok(claim)
-    }
-
-    /// Where the run is written.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Writes a file of the run directory, whole or not at all.
-    ///
-    /// # Errors
-    /// When the disk refuses it.
-    pub fn write(&self, name: &str, text: &str) -> Result<(), RecordError> {
-        let path = self.directory.join(name);
-        durable::replace(&path, text.as_bytes()).map_err(|e| refusal(&path, &e))
-    }
 }
 
 /// How far the two logs of a run are on the disk.
@@ -149,10 +80,13 @@ impl Recorder {
     /// When the disk refuses it.
     pub fn create(claim: Claim) -> Result<Self, RecordError> {
         let open = |name: &str| {
-            let path = claim.directory.join(name);
-            File::create(&path).map_err(|e| refusal(&path, &e))
+            let path = claim.directory().join(name);
+            let mut options = File::options();
+            let options = durable::unlinked(options.write(true).create(true).truncate(true));
+            options.open(&path).map_err(|e| refusal(&path, &e))
         };
         let (events, times) = (Lines::new(open(LOG)?), Lines::new(open(TIMES)?));
+        sync(claim.directory())?;
         let mut recorder = Self::of(claim, events, times, 0);
         let header = json!({"format": FORMAT}).to_string();
         recorder.events.push(&header);
@@ -160,29 +94,37 @@ impl Recorder {
     }
 
     /// Goes on with the logs of a run from where a checkpoint was taken; what was written after it is cut off.
+    /// Times are for people: what of them is lost stays lost, and is no reason not to go on.
     ///
     /// # Errors
     /// When the log is not what it was, or cannot be read and written.
     pub fn reopen(claim: Claim, end: &LogEnd) -> Result<Self, RecordError> {
         let open = |name: &str| {
-            let path = claim.directory.join(name);
+            let path = claim.directory().join(name);
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
-            options.open(&path).map_err(|e| refusal(&path, &e))
+            durable::unlinked(&mut options).open(&path).map_err(|e| refusal(&path, &e))
         };
-        let events = lines::cut(open(LOG)?, end.events.bytes);
-        let (events, digest) = events.map_err(|e| refusal(&claim.directory.join(LOG), &e))?;
-        let times = lines::cut(open(TIMES)?, end.times);
-        let (mut times, times_digest) =
-            times.map_err(|e| refusal(&claim.directory.join(TIMES), &e))?;
-        let before = last_time(&mut times).unwrap_or_default();
-        let events = Lines::continued(events, end.events.bytes, digest);
-        if events.position() != end.events {
-            let path = claim.directory.join(LOG);
+        let (mut events, mut times) = (open(LOG)?, open(TIMES)?);
+        let refuse = |name: &str| {
+            let path = claim.directory().join(name);
+            move |e: io::Error| refusal(&path, &e)
+        };
+        // Nothing is cut off before it is known that the rest is what it was.
+        let digest = lines::digest(&mut events, end.events.bytes).map_err(refuse(LOG))?;
+        let known = Lines::continued(events, end.events.bytes, digest);
+        if known.position() != end.events {
+            let path = claim.directory().join(LOG);
             return Err(failure(&path, "it is not what it was at the checkpoint".to_owned()));
         }
-        let times = Lines::continued(times, end.times, times_digest);
-        Ok(Self::of(claim, events, times, before))
+        let left = lines::whole(&mut times, end.times).map_err(refuse(TIMES))?;
+        let digest = lines::digest(&mut times, left).map_err(refuse(TIMES))?;
+        lines::cut(known.file(), end.events.bytes).map_err(refuse(LOG))?;
+        lines::cut(&times, left).map_err(refuse(TIMES))?;
+        let before = last_time(&mut times).unwrap_or_default();
+        sync(claim.directory())?;
+        let times = Lines::continued(times, left, digest);
+        Ok(Self::of(claim, known, times, before))
     }
 
     fn of(claim: Claim, events: Lines<File>, times: Lines<File>, before: u64) -> Self {
@@ -206,7 +148,7 @@ impl Recorder {
     /// Where the run is written.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.claim.directory
+        self.claim.directory()
     }
 
     /// Appends an event; it is on its way to the disk once its tick has ended.
@@ -319,7 +261,7 @@ pub fn keep(directory: &Path, agent: &AgentName, adapter: &Adapter) -> Result<()
 /// Where a generation of an agent's weights lies in a run directory.
 #[must_use]
 pub fn adapter_folder(directory: &Path, agent: &AgentName, generation: Generation) -> PathBuf {
-    directory.join(format!("adapters/{agent}/{generation}"))
+    directory.join(format!("{ADAPTERS}/{agent}/{generation}"))
 }
 
 /// The last time in `times.jsonl`, in milliseconds since the run began.
@@ -332,10 +274,18 @@ fn last_time(times: &mut File) -> Option<u64> {
     last["milliseconds"].as_u64()
 }
 
+/// Hands the names of new logs to the disk.
+fn sync(directory: &Path) -> Result<(), RecordError> {
+    durable::sync_folder(directory).map_err(|e| refusal(directory, &e))
+}
+
 fn refusal(path: &Path, error: &io::Error) -> RecordError {
-    failure(path, error.to_string())
+    RecordError::of_system(path, error)
 }
 
 fn failure(path: &Path, reason: String) -> RecordError {
-    RecordError { path: path.into(), reason, in_use: false }
+    RecordError::new(path, reason)
 }
+
+#[cfg(test)]
+mod tests;

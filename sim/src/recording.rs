@@ -13,7 +13,7 @@ mod version;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -29,6 +29,9 @@ use crate::summary::Summary;
 
 /// The longest line that is read, in bytes.
 pub const LONGEST_LINE: usize = 16 << 20;
+
+/// Bytes at the end of a log in which its last event is looked for.
+const TAIL: u64 = 4 << 20;
 
 /// Name of the log in a run directory.
 pub const LOG: &str = "events.jsonl";
@@ -84,25 +87,59 @@ pub type RecordingFile = Recording<Box<dyn BufRead + Send>>;
 /// # Errors
 /// When there is none, or its header cannot be read.
 pub fn open(directory: &Path) -> Result<RecordingFile, RecordingError> {
-    let plain = directory.join(LOG);
-    let (path, packed) = match plain.try_exists() {
-        Ok(true) => (plain, false),
-        _ => (directory.join(COMPRESSED), true),
-    };
-    let refuse = |error: &io::Error| match error.kind() {
+    let source = bytes(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             RecordingError::NoLog { directory: directory.into() }
         }
-        _ => RecordingError::file(&path, error),
-    };
+        _ => RecordingError::file(&place(directory).0, &error),
+    })?;
+    Recording::new(source, &place(directory).0)
+}
+
+/// The bytes of the log of a run directory as they were written, compressed since or not.
+///
+/// # Errors
+/// When there is none, or the system does not give it to us.
+pub(crate) fn bytes(directory: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    let (path, packed) = place(directory);
     // A pipe would make us wait for ever.
-    if !std::fs::metadata(&path).map_err(|e| refuse(&e))?.is_file() {
-        return Err(RecordingError::NoLog { directory: directory.into() });
+    if !std::fs::metadata(&path)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
     }
-    let file = BufReader::new(File::open(&path).map_err(|e| refuse(&e))?);
-    let source: Box<dyn BufRead + Send> =
-        if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
-    Recording::new(source, &path)
+    let file = BufReader::new(File::open(&path)?);
+    Ok(if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
+}
+
+/// Where the log of a run directory is, and whether it is compressed.
+fn place(directory: &Path) -> (PathBuf, bool) {
+    let plain = directory.join(LOG);
+    match plain.try_exists() {
+        Ok(true) => (plain, false),
+        _ => (directory.join(COMPRESSED), true),
+    }
+}
+
+/// Whether the log of a run directory was compressed.
+pub(crate) fn is_compressed(directory: &Path) -> bool {
+    let (path, packed) = place(directory);
+    packed && path.exists()
+}
+
+/// The last event of a recording, as far as it can be read.
+pub(crate) fn last(directory: &Path) -> Option<Event> {
+    let (path, packed) = place(directory);
+    if packed {
+        let recorded = open(directory).ok()?.map_while(Result::ok).last()?;
+        return Some(recorded.event);
+    }
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    let whole = bytes.strip_suffix(b"\n")?;
+    let line = whole.rsplit(|byte| *byte == b'\n').next()?;
+    serde_json::from_slice(line).ok()
 }
 
 /// An event of which only the place is understood.

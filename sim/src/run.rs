@@ -1,5 +1,6 @@
 //! A run from its scenario to its summary: all wiring, nothing else.
 
+mod aside;
 pub mod footprint;
 mod fork;
 mod resume;
@@ -42,6 +43,9 @@ use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
 use crate::task::{Task, TaskError};
 
+/// Where run directories are made that nobody named.
+const RUNS: &str = "runs";
+
 /// How a run is asked for, besides its scenario.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -55,6 +59,8 @@ pub struct RunOptions {
     pub arguments: Vec<String>,
     /// Begin even where memory or disk are predicted not to suffice.
     pub unchecked: bool,
+    /// The seed of weights that nobody has trained; the scenario's own where absent.
+    pub initial_seed: Option<u64>,
     /// How long the run's waits are.
     pub timer: Timer,
 }
@@ -114,7 +120,7 @@ impl RunError {
         match self {
             Self::Task(_) | Self::Agent { .. } | Self::Memory(_) | Self::TooLarge(_) => true,
             Self::Backbone { error, .. } => error.is_input(),
-            Self::Record(error) => error.in_use,
+            Self::Record(error) => error.is_input(),
             Self::Conduct(_) | Self::Silence => false,
         }
     }
@@ -162,7 +168,8 @@ fn gather(
         predicted.check(memory::available()).map_err(RunError::Memory)?;
     }
     let (backbones, origins) = backbones(&scenario, options, hear)?;
-    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones)?;
+    let seed = initial_seed(&scenario, options).child("adapter");
+    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones, seed)?;
     let manifest = manifest(&scenario, options, &origins, &starts)?;
     Ok(Parts { scenario: Arc::new(scenario), task: Arc::new(task), members, manifest, notices })
 }
@@ -177,9 +184,8 @@ pub fn prepare(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
     let Parts { scenario, task, members, manifest, notices } = gather(scenario, options, hear)?;
-    let out = options.out.clone().unwrap_or_else(|| {
-        Path::new("runs").join(format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed))
-    });
+    let made = || format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed);
+    let out = options.out.clone().unwrap_or_else(|| Path::new(RUNS).join(made()));
     if !options.unchecked {
         let need = preflight::disk(&scenario, &members, task.holdout());
         let refusal = preflight::refusal(need, preflight::free(&out));
@@ -187,13 +193,16 @@ pub fn prepare(
             return Err(RunError::TooLarge(refusal));
         }
     }
-    let claim = Claim::of_new(&out)?;
+    let claim = match &options.out {
+        Some(_) => Claim::of_new(&out)?,
+        None => Claim::of_unnamed(&out)?,
+    };
     claim.write("scenario.toml", &scenario.source)?;
     claim.write("scenario.resolved.toml", &scenario.resolved)?;
     // From here on the run can be taken up again.
     claim.write("manifest.json", &format!("{manifest:#}\n"))?;
+    let checkpoints = Checkpoints::new(scenario.checkpoints, claim.directory());
     let recorder = Recorder::create(claim)?;
-    let checkpoints = Checkpoints::new(scenario.checkpoints, &out);
     let stage = Stage::new(scenario, task, members);
     let (before, until, timer) = (None, None, options.timer);
     Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
@@ -265,6 +274,11 @@ impl Prepared {
     }
 }
 
+/// Where weights come from that nobody has trained: a fork with another seed keeps those of its history.
+fn initial_seed(scenario: &Scenario, options: &RunOptions) -> Seed {
+    Seed::new(options.initial_seed.unwrap_or(scenario.seed))
+}
+
 /// Backbones by name, and where each came from.
 type Backbones = (BTreeMap<String, Arc<Backbone>>, BTreeMap<String, Value>);
 
@@ -277,7 +291,7 @@ fn backbones(
         let mut opened =
             backbone::open(&plan.source, options.device, plan.precision, &options.hub, hear)?;
         if plan.from_scratch {
-            let seed = Seed::new(scenario.seed).child("backbone").child(name);
+            let seed = initial_seed(scenario, options).child("backbone").child(name);
             opened.backbone = opened.backbone.from_scratch(seed)?;
         }
         Ok(opened)
@@ -305,8 +319,8 @@ fn cast(
     scenario: &Scenario,
     task: &Task,
     backbones: &BTreeMap<String, Arc<Backbone>>,
+    seed: Seed,
 ) -> Result<Cast, RunError> {
-    let seed = Seed::new(scenario.seed).child("adapter");
     let mut cast = Cast::default();
     for (name, plan) in &scenario.agents {
         let fail = |reason: String| RunError::Agent { agent: name.clone(), reason };
@@ -395,4 +409,32 @@ fn manifest(
         "backbones": origins,
         "agents": starts,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fork with another seed goes on with the network that its history had.
+    #[test]
+    fn a_network_at_random_follows_from_the_seed_of_the_history() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/customer_service");
+        let set = ["backbone.base.from_scratch=true".to_owned()];
+        let of = |seed: u64, initial_seed: Option<u64>| {
+            let scenario = crate::scenario::load(&path, &set, Some(seed)).unwrap();
+            let options = RunOptions { initial_seed, ..RunOptions::default() };
+            let (backbones, _) = backbones(&scenario, &options, &mut |_| {}).unwrap();
+            let adapter = agents::adapter::AdapterSpec {
+                method: agents::adapter::Method::Layers { freeze_layers: 0 },
+                head: None,
+            };
+            // Its weights are copies of the network's.
+            let copies =
+                agents::adapter::Adapter::initial(adapter, &backbones["base"], Seed::new(0));
+            copies.unwrap().digest().unwrap()
+        };
+        let before = of(7, None);
+        assert_ne!(of(5, None), before);
+        assert_eq!(of(5, Some(7)), before);
+    }
 }

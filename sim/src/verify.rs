@@ -34,6 +34,8 @@ pub struct VerifyOptions {
     pub hub: HubSettings,
     /// Equal events that are kept to be shown before a difference.
     pub context: usize,
+    /// Begin even where memory or disk are predicted not to suffice.
+    pub unchecked: bool,
 }
 
 /// Why a run cannot be verified.
@@ -175,8 +177,12 @@ pub fn prepare(
     let scenario = scenario::recorded(&directory, &manifest, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| VerifyError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(VerifyError::Scenario)?;
-    let run =
-        RunOptions { out: Some(made.clone()), hub: options.hub.clone(), ..RunOptions::default() };
+    let run = RunOptions {
+        out: Some(made.clone()),
+        hub: options.hub.clone(),
+        unchecked: options.unchecked,
+        ..RunOptions::default()
+    };
     let prepared = run::prepare(scenario, &run, hear).map_err(VerifyError::Run)?;
     let now = Manifest::of(&made)?;
     let other = manifest.other_inputs(&now);

@@ -21,6 +21,8 @@ mod recordings;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod run_directories;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod society;

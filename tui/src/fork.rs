@@ -43,12 +43,26 @@ pub(crate) struct ForkArguments {
     /// Draw the screen with ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// Go on even where memory is predicted not to suffice.
+    #[arg(long)]
+    unchecked: bool,
 }
 
 /// Runs the command.
 pub(crate) fn fork(arguments: ForkArguments) -> miette::Result<Exit> {
-    let ForkArguments { run, at, out, set, edit, adapter, seed, scenario, display, ascii } =
-        arguments;
+    let ForkArguments {
+        run,
+        at,
+        out,
+        set,
+        edit,
+        adapter,
+        seed,
+        scenario,
+        display,
+        ascii,
+        unchecked,
+    } = arguments;
     let options = ForkOptions {
         parent: run,
         at,
@@ -60,6 +74,7 @@ pub(crate) fn fork(arguments: ForkArguments) -> miette::Result<Exit> {
         folder: scenario,
         hub: HubSettings::from_environment(),
         arguments: std::env::args().collect(),
+        unchecked,
         ..ForkOptions::default()
     };
     let mut downloads = Downloads::new();

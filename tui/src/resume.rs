@@ -25,15 +25,19 @@ pub(crate) struct ResumeArguments {
     /// Draw the screen with ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// Go on even where memory is predicted not to suffice.
+    #[arg(long)]
+    unchecked: bool,
 }
 
 /// Runs the command.
 pub(crate) fn resume(arguments: ResumeArguments) -> miette::Result<Exit> {
-    let ResumeArguments { run, scenario, display, ascii } = arguments;
+    let ResumeArguments { run, scenario, display, ascii, unchecked } = arguments;
     let options = ResumeOptions {
         directory: run.clone(),
         folder: scenario,
         hub: HubSettings::from_environment(),
+        unchecked,
         ..ResumeOptions::default()
     };
     let mut downloads = Downloads::new();

@@ -27,6 +27,9 @@ pub(crate) struct VerifyArguments {
     /// Equal events to show before the first difference.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=100))]
     context: u16,
+    /// Begin even where memory or disk are predicted not to suffice.
+    #[arg(long)]
+    unchecked: bool,
 }
 
 /// Runs the command.
@@ -55,6 +58,7 @@ fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyE
         folder: arguments.scenario.clone(),
         hub: HubSettings::from_environment(),
         context: usize::from(arguments.context),
+        unchecked: arguments.unchecked,
     };
     let place = Place::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -3,22 +3,27 @@
 //! Nothing is believed before its digest was compared; sizes are compared before anything is read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use agents::backbone::digest;
+use agents::error::ModelError;
 use agents::learning::job::JobSnapshot;
 use agents::name::AgentName;
 use ciborium::Value;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Damage, FOLDER, FORMAT, FileDigest, MANIFEST, Manifest, PREFIX, STATE, State};
+use super::{
+    Damage, FOLDER, FORMAT, FileDigest, MANIFEST, Manifest, PREFIX, STATE, State, Unreadable,
+};
 use super::{job_files, state};
 use crate::conductor::stage::{Member, Snapshot};
 use crate::durable::{self, PARTIAL};
 use crate::recorder::adapter_folder;
+use crate::recording::{self, LOG};
 use crate::summary::{Summary, Unfinished};
 
 /// The largest manifest that is read, in bytes.
@@ -49,6 +54,8 @@ pub struct Search {
     pub found: Option<Stored>,
     /// Those that were passed over, latest first.
     pub damaged: Vec<Damage>,
+    /// Those of which the system does not give us a file, latest first: they may be good.
+    pub unreadable: Vec<Unreadable>,
     /// The format of the latest that another version of the program wrote.
     pub foreign: Option<String>,
 }
@@ -59,6 +66,30 @@ pub(super) enum Flaw {
     Foreign(String),
     /// It is not what it was.
     Damaged(String),
+    /// The system does not give us a file of it.
+    Unreadable(String),
+}
+
+impl Flaw {
+    /// What is not there, or is something else, was lost; all other errors say nothing of what is on the disk.
+    fn of(path: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+        let name = path.file_name().unwrap_or_default().display();
+        let reason = format!("{name}: {error}");
+        match error.kind() {
+            NotFound | NotADirectory | IsADirectory | UnexpectedEof => Self::Damaged(reason),
+            _ => Self::Unreadable(reason),
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign(format) => write!(f, "it is in the format {format}"),
+            Self::Damaged(reason) | Self::Unreadable(reason) => f.write_str(reason),
+        }
+    }
 }
 
 impl From<String> for Flaw {
@@ -90,6 +121,9 @@ pub fn find(directory: &Path, latest: Option<u64>) -> Search {
                 search.foreign.get_or_insert(format);
             }
             Err(Flaw::Damaged(reason)) => search.damaged.push(Damage { tick, reason }),
+            Err(Flaw::Unreadable(reason)) => {
+                search.unreadable.push(Unreadable { folder: path, reason });
+            }
         }
     }
     search
@@ -133,22 +167,17 @@ impl Manifest {
 impl Stored {
     fn read(directory: &Path, tick: u64, path: &Path) -> Result<Self, Flaw> {
         let manifest = Manifest::read(path)?;
-        Ok(Self::checked(directory, tick, path, manifest)?)
+        Self::checked(directory, tick, path, manifest)
     }
 
     /// Reads what a manifest says is there.
-    fn checked(
-        directory: &Path,
-        tick: u64,
-        path: &Path,
-        manifest: Manifest,
-    ) -> Result<Self, String> {
+    fn checked(directory: &Path, tick: u64, path: &Path, manifest: Manifest) -> Result<Self, Flaw> {
         if manifest.tick != tick {
-            return Err(format!("it is of tick {}", manifest.tick));
+            return Err(format!("it is of tick {}", manifest.tick).into());
         }
         // Names are used as paths below.
         if let Some(name) = manifest.files.keys().find(|name| name.contains(['/', '\\'])) {
-            return Err(format!("`{name}` is no name of a file"));
+            return Err(format!("`{name}` is no name of a file").into());
         }
         for (name, file) in &manifest.files {
             same(&path.join(name), file)?;
@@ -156,21 +185,21 @@ impl Stored {
         for (agent, weights) in &manifest.adapters {
             let folder = adapter_folder(directory, agent, weights.generation);
             for (name, sha256) in weights.files.iter().filter(|(name, _)| !name.contains('/')) {
-                let found = digest::of_file(&folder.join(name)).map_err(|e| e.to_string())?;
-                if found != *sha256 {
-                    return Err(format!("{name} of {agent} {} was changed", weights.generation));
+                if of_file(&folder.join(name))? != *sha256 {
+                    let generation = weights.generation;
+                    return Err(format!("{name} of {agent} {generation} was changed").into());
                 }
             }
         }
-        log(&directory.join("events.jsonl"), &manifest)?;
+        log(directory, &manifest)?;
         let bytes = read(&path.join(STATE), LARGEST_STATE)?;
         let fail = |e: ciborium::de::Error<io::Error>| format!("{STATE}: {e}");
         if !is_countable(&ciborium::from_reader(bytes.as_slice()).map_err(fail)?) {
-            return Err(format!("{STATE} counts further than any run does"));
+            return Err(format!("{STATE} counts further than any run does").into());
         }
         let State { stage, summary } = ciborium::from_reader(bytes.as_slice()).map_err(fail)?;
         if stage.tick() != tick {
-            return Err(format!("{STATE} is of tick {}", stage.tick()));
+            return Err(format!("{STATE} is of tick {}", stage.tick()).into());
         }
         Ok(Self { manifest, stage, summary, path: path.into() })
     }
@@ -195,9 +224,10 @@ impl Stored {
             let model = members.get(agent).and_then(Member::model);
             let model = model.ok_or_else(|| damage(format!("there is no agent `{agent}`")))?;
             let [one, other] = job_files(job);
-            let state = read(&self.path.join(&one), LARGEST).map_err(damage)?;
+            let read = |path: &Path| read(path, LARGEST).map_err(|flaw| damage(flaw.to_string()));
+            let state = read(&self.path.join(&one))?;
             let other = self.path.join(other);
-            let tensors = read(&other, LARGEST).map_err(damage)?;
+            let tensors = read(&other)?;
             let device = model.backbone.network.device();
             let snapshot = JobSnapshot::from_bytes(&state, tensors, &other, device);
             jobs.insert(job, snapshot.map_err(|e| damage(e.to_string()))?);
@@ -246,39 +276,75 @@ fn is_countable(value: &Value) -> bool {
 }
 
 /// Whether a file is what the manifest says.
-fn same(path: &Path, wanted: &FileDigest) -> Result<(), String> {
+fn same(path: &Path, wanted: &FileDigest) -> Result<(), Flaw> {
     let name = path.file_name().unwrap_or_default().display();
-    let size = fs::metadata(path).map_err(|e| format!("{name}: {e}"))?.len();
+    let size = fs::metadata(path).map_err(|e| Flaw::of(path, &e))?.len();
     if size != wanted.bytes {
-        return Err(format!("{name} has {size} bytes, not {}", wanted.bytes));
+        return Err(format!("{name} has {size} bytes, not {}", wanted.bytes).into());
     }
-    let found = digest::of_file(path).map_err(|e| e.to_string())?;
-    if found == wanted.sha256 { Ok(()) } else { Err(format!("{name} was changed")) }
+    if of_file(path)? == wanted.sha256 { Ok(()) } else { Err(format!("{name} was changed").into()) }
+}
+
+/// The digest of a file.
+fn of_file(path: &Path) -> Result<String, Flaw> {
+    digest::of_file(path).map_err(|error| match error {
+        ModelError::File { path, source } => Flaw::of(&path, &source),
+        other => Flaw::Damaged(other.to_string()),
+    })
 }
 
 /// Whether the log still begins as it did.
-fn log(path: &Path, manifest: &Manifest) -> Result<(), String> {
+fn log(directory: &Path, manifest: &Manifest) -> Result<(), Flaw> {
     let wanted = &manifest.log.events;
     let mut digest = Sha256::new();
-    let fail = |e: io::Error| format!("events.jsonl: {e}");
-    let mut file = File::open(path).map_err(fail)?.take(wanted.bytes);
-    let found = io::copy(&mut file, &mut digest).map_err(fail)?;
+    let path = directory.join(LOG);
+    let fail = |e: io::Error| Flaw::of(&path, &e);
+    let mut bytes = recording::bytes(directory).map_err(fail)?.take(wanted.bytes);
+    let found = match io::copy(&mut bytes, &mut digest) {
+        // A compressed log that was cut off.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => wanted.bytes - bytes.limit(),
+        found => found.map_err(fail)?,
+    };
     if found < wanted.bytes {
-        return Err(format!("events.jsonl has {found} bytes, and had {}", wanted.bytes));
+        return Err(format!("{LOG} has {found} bytes, and had {}", wanted.bytes).into());
     }
     if digest::hexadecimal(&digest.finalize()) == wanted.sha256 {
         return Ok(());
     }
-    Err(format!("the first {} bytes of events.jsonl were changed", wanted.bytes))
+    Err(format!("the first {} bytes of {LOG} were changed", wanted.bytes).into())
 }
 
-fn read(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
+fn read(path: &Path, largest: u64) -> Result<Vec<u8>, Flaw> {
     let name = path.file_name().unwrap_or_default().display();
-    let fail = |e: io::Error| format!("{name}: {e}");
+    let fail = |e: io::Error| Flaw::of(path, &e);
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.take(largest + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > largest {
-        return Err(format!("{name} is larger than {largest} bytes"));
+        return Err(format!("{name} is larger than {largest} bytes").into());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the system does not give us may be good: it is not taken for damage.
+    #[cfg(unix)]
+    #[test]
+    fn a_checkpoint_that_cannot_be_read_is_not_one_that_is_damaged() {
+        let run = tempfile::tempdir().unwrap();
+        for tick in [1, 2, 3] {
+            fs::create_dir_all(super::super::folder(run.path(), tick)).unwrap();
+        }
+        let manifest = |tick| super::super::folder(run.path(), tick).join(MANIFEST);
+        fs::write(manifest(1), "{}").unwrap();
+        // It leads to itself, which no system follows.
+        std::os::unix::fs::symlink(manifest(2), manifest(2)).unwrap();
+        let search = find(run.path(), None);
+        let damaged: Vec<u64> = search.damaged.iter().map(|damage| damage.tick).collect();
+        assert_eq!(damaged, [3, 1], "not there, and not whole");
+        let [unreadable] = search.unreadable.as_slice() else { panic!("{search:?}") };
+        assert!(unreadable.to_string().contains("tick-000002"), "{unreadable}");
+    }
 }

@@ -3,7 +3,7 @@
 //! What could not be written is kept, from the byte where the disk stopped, and is written by the next try.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
 
 use agents::backbone::digest;
 use serde::{Deserialize, Serialize};
@@ -94,21 +94,51 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Cuts a file off after so many bytes, and leaves it standing at its end; the digest of what is left.
+/// The digest of so many bytes from the beginning of a file, which is left standing after them.
 ///
 /// # Errors
-/// When it is shorter, or the disk refuses.
-pub(super) fn cut(mut file: File, bytes: u64) -> io::Result<(File, Sha256)> {
+/// When it is shorter, or cannot be read.
+pub(super) fn digest(file: &mut File, bytes: u64) -> io::Result<Sha256> {
     let mut digest = Sha256::new();
     file.seek(SeekFrom::Start(0))?;
-    let found = io::copy(&mut (&mut file).take(bytes), &mut digest)?;
+    let found = io::copy(&mut Read::by_ref(file).take(bytes), &mut digest)?;
     if found < bytes {
         let reason = format!("it has {found} bytes, and had {bytes} at the checkpoint");
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
     }
+    Ok(digest)
+}
+
+/// Bytes of the whole lines that a file begins with, at most so many.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn whole(file: &mut File, most: u64) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let (mut read, mut whole) = (0_u64, 0_u64);
+    let mut reader = BufReader::new(file.take(most));
+    loop {
+        let bytes = reader.fill_buf()?;
+        let count = bytes.len();
+        if count == 0 {
+            return Ok(whole);
+        }
+        if let Some(place) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            whole = read + place as u64 + 1;
+        }
+        read += count as u64;
+        reader.consume(count);
+    }
+}
+
+/// Cuts a file off after so many bytes, and leaves it standing at its end.
+///
+/// # Errors
+/// When the disk refuses.
+pub(super) fn cut(mut file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)?;
     file.seek(SeekFrom::Start(bytes))?;
-    Ok((file, digest))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -72,6 +72,13 @@ impl Manifest {
         serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
     }
 
+    /// The seed of weights that nobody has trained: that with which the history of a fork began.
+    #[must_use]
+    pub fn initial_seed(&self) -> u64 {
+        let recorded = self.fork.as_ref().and_then(|fork| fork["initial_seed"].as_u64());
+        recorded.unwrap_or(self.seed)
+    }
+
     /// In which inputs another run differs from this one, a line each: data, models, adapters.
     #[must_use]
     pub fn other_inputs(&self, other: &Self) -> Vec<String> {

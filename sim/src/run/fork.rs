@@ -4,8 +4,8 @@
 //! The history is copied up to the last checkpoint before the tick, and played from there; it is compared with
 //! the parent's log. Then the change is put into the checkpoint of the tick, and the run is one of its own.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+mod history;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -14,19 +14,22 @@ use agents::name::AgentName;
 use agents::seed::Seed;
 use serde_json::{Value, json};
 
+use self::history::{Made, copy, same_history};
 use super::{
-    Parts, Prepared, ResumeError, ResumeOptions, Resumed, RunError, RunOptions, gather, resume,
-    start,
+    Parts, Prepared, RUNS, ResumeError, ResumeOptions, Resumed, RunError, RunOptions, gather,
+    resume, start,
 };
 use crate::backbone::{Fetching, HubSettings};
 use crate::checkpoint::{self, Damage, Stored};
 use crate::clock::{self, Timer};
+use crate::conductor::stage::{Member, Snapshot};
 use crate::control::Control;
+use crate::event::{Event, EventKind};
 use crate::feed::Feed;
-use crate::recorder::{self, Claim, RecordError, adapter_folder};
-use crate::recording::{LOG, Manifest};
+use crate::recorder::{self, Cause, Claim, RecordError, adapter_folder};
+use crate::recording::{self, Manifest};
 use crate::scenario::suggestion::message;
-use crate::scenario::{self, Scenario, TransferPlan};
+use crate::scenario::{self, ModelPlan, Scenario, TransferPlan};
 
 /// Turns that actors are given to end, before the directory counts as another's.
 const MOST_TURNS: usize = 100_000;
@@ -100,6 +103,8 @@ pub struct ForkOptions {
     pub hub: HubSettings,
     /// The command line, for the manifest.
     pub arguments: Vec<String>,
+    /// Go on even where memory is predicted not to suffice.
+    pub unchecked: bool,
     /// How long the run's waits are.
     pub timer: Timer,
 }
@@ -138,7 +143,8 @@ impl From<Damage> for ForkError {
     }
 }
 
-/// Makes a fork ready to go on; plays the part that both have in common where no checkpoint ends with it.
+/// Makes a fork ready to go on; plays the part that both have in common where no checkpoint ends with it. Where
+/// it cannot be made, what was written for it is removed.
 ///
 /// # Errors
 /// When the parent cannot be played again, has no such tick, or the change cannot be made.
@@ -146,55 +152,139 @@ pub async fn fork(
     options: &ForkOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, ForkError> {
-    let parent = &options.parent;
-    let recorded = Manifest::of(parent).map_err(|reason| {
-        ForkError::Resume(ResumeError::NoRun { directory: parent.clone(), reason })
-    })?;
-    // Mistakes in the change are told before anything is written.
-    let folder = options.folder.as_deref();
-    let changed = scenario::changed_since(parent, &recorded, folder, &options.set, options.seed);
-    let no_origin = || ForkError::Resume(ResumeError::NoOrigin(parent.clone()));
-    let changed = changed.ok_or_else(no_origin)?.map_err(ResumeError::Scenario)?;
-    let before = scenario::recorded(parent, &recorded, folder).ok_or_else(no_origin)?;
-    can_change(&before.map_err(ResumeError::Scenario)?, &changed)?;
-    let name = format!("{}_{}_fork", clock::stamp(), changed.name);
-    let out = options.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
-    let search = checkpoint::find(parent, Some(options.at));
-    copy(parent, &out, search.found.as_ref())?;
-    let reached = search.found.is_some_and(|found| found.manifest.tick == options.at);
-    if !reached {
-        let resumed = ResumeOptions {
-            directory: out.clone(),
-            folder: options.folder.clone(),
-            hub: options.hub.clone(),
-            timer: options.timer,
-            until: Some(options.at),
-        };
-        if let Resumed::Ready(prepared) = resume::resume_or_fork(&resumed, true, hear)? {
-            let played = prepared.play(Feed::unwatched(), Control::default()).await;
-            played.map_err(ResumeError::Run)?;
-            let_go(&out).await;
+    let wanted = checked(options)?;
+    let (claim, made) = match &options.out {
+        Some(out) => {
+            let made = Made::before(out);
+            (Claim::of_new(out)?, made)
         }
+        None => {
+            let name = format!("{}_{}_fork", clock::stamp(), wanted.after.name);
+            let claim = Claim::of_unnamed(&Path::new(RUNS).join(name))?;
+            let made = Made::wholly(claim.directory());
+            (claim, made)
+        }
+    };
+    let out = claim.directory().to_owned();
+    let forked = Box::pin(begun(options, wanted, claim, hear)).await;
+    if forked.is_err() {
+        let_go(&out).await;
+        made.remove();
+    }
+    forked
+}
+
+/// What is wanted, as far as that can be told before anything is written.
+struct Wanted {
+    parent: Manifest,
+    before: Scenario,
+    after: Scenario,
+    /// The last checkpoint that is not later than the tick.
+    stored: Option<Stored>,
+}
+
+/// Finds all mistakes that can be found before anything is written.
+fn checked(options: &ForkOptions) -> Result<Wanted, ForkError> {
+    let directory = &options.parent;
+    let parent = Manifest::of(directory).map_err(|reason| {
+        ForkError::Resume(ResumeError::NoRun { directory: directory.clone(), reason })
+    })?;
+    if let Some(out) = &options.out
+        && let Ok(Manifest { fork: Some(fork), .. }) = Manifest::of(out)
+        && fork["complete"] != true
+    {
+        // Unless another process is at it.
+        drop(Claim::of(out)?);
+        return Err(ResumeError::HalfFork(out.clone()).into());
+    }
+    let folder = options.folder.as_deref();
+    let after = scenario::changed_since(directory, &parent, folder, &options.set, options.seed);
+    let no_origin = || ForkError::Resume(ResumeError::NoOrigin(directory.clone()));
+    let after = after.ok_or_else(no_origin)?.map_err(ResumeError::Scenario)?;
+    let before = scenario::recorded(directory, &parent, folder).ok_or_else(no_origin)?;
+    let before = before.map_err(ResumeError::Scenario)?;
+    can_change(&before, &after)?;
+    has_tick(options, &parent)?;
+    for Exchange { agent, folder } in &options.adapters {
+        can_exchange(agent, folder, &after)?;
+    }
+    let mut search = checkpoint::find(directory, Some(options.at));
+    resume::same_version(directory, &search)?;
+    if search.found.is_none() && parent.fork.is_some() {
+        return Err(match search.unreadable.pop() {
+            Some(unreadable) => ResumeError::Unreadable(unreadable).into(),
+            None => ResumeError::LostFork(directory.clone()).into(),
+        });
+    }
+    let stored = search.found;
+    if let Some(stored) = stored.as_ref().filter(|stored| stored.manifest.tick == options.at) {
+        edit(&mut stored.stage.clone(), &options.edits)?;
+    }
+    Ok(Wanted { parent, before, after, stored })
+}
+
+/// Whether the parent can have a tick with which it ends what both have in common.
+fn has_tick(options: &ForkOptions, parent: &Manifest) -> Result<(), ForkError> {
+    let (at, directory) = (options.at, message(options.parent.display()));
+    if let Some(fork) = &parent.fork
+        && let Some(tick) = fork["tick"].as_u64().filter(|tick| at < *tick)
+    {
+        let before = fork["parent"].as_str().unwrap_or("its parent");
+        return Err(ForkError::Change(format!(
+            "{directory} is itself a fork, and its history before tick {tick} is that of {before}: fork that one"
+        )));
+    }
+    let end = recording::last(&options.parent).filter(|event| event.tick <= at);
+    let Some(Event { tick, kind: EventKind::RunFinished { stopped, .. }, .. }) = end else {
+        return Ok(());
+    };
+    let why = if stopped {
+        format!("it was ended early with tick {tick}; go on with it first by `polylogue resume`")
+    } else {
+        format!("it came to its end with tick {tick}")
+    };
+    Err(ends_before(at, &why))
+}
+
+fn ends_before(at: u64, why: &str) -> ForkError {
+    ForkError::Change(format!("the run ends before tick {at}, nothing is left to fork: {why}"))
+}
+
+/// Makes the fork in a directory that is its own.
+async fn begun(
+    options: &ForkOptions,
+    wanted: Wanted,
+    claim: Claim,
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Prepared, ForkError> {
+    let Wanted { parent, before, after, stored } = wanted;
+    let out = claim.directory().to_owned();
+    copy(&options.parent, &parent, claim, stored.as_ref())?;
+    let reached = stored.is_some_and(|stored| stored.manifest.tick == options.at);
+    let resumed = |until| ResumeOptions {
+        directory: out.clone(),
+        folder: options.folder.clone(),
+        hub: options.hub.clone(),
+        unchecked: options.unchecked,
+        timer: options.timer,
+        until,
+    };
+    if !reached
+        && let Resumed::Ready(prepared) =
+            resume::resume_or_fork(&resumed(Some(options.at)), true, hear)?
+    {
+        let played = prepared.play(Feed::unwatched(), Control::default()).await;
+        played.map_err(ResumeError::Run)?;
+        let_go(&out).await;
     }
     let stored = checkpoint::find(&out, None).found;
     let stored = stored.filter(|stored| stored.manifest.tick >= options.at);
-    let stored = stored.ok_or_else(|| {
-        ForkError::Change(format!(
-            "the run ends before tick {}; nothing is left to fork",
-            options.at
-        ))
-    })?;
-    same_history(parent, &out, &stored)?;
+    let stored =
+        stored.ok_or_else(|| ends_before(options.at, "played again, it came to its end"))?;
+    same_history(&options.parent, &out, &stored)?;
     let tick = stored.manifest.tick;
-    change(options, changed, stored, &out, hear)?;
-    let resumed = ResumeOptions {
-        directory: out,
-        folder: options.folder.clone(),
-        hub: options.hub.clone(),
-        timer: options.timer,
-        until: None,
-    };
-    match resume::resume(&resumed, hear)? {
+    change(options, &parent, (&before, after), stored, &out, hear)?;
+    match resume::resume(&resumed(None), hear)? {
         Resumed::Ready(prepared) => Ok(*prepared),
         Resumed::Finished(_) => Err(ForkError::Change(format!("the run ends with tick {tick}"))),
     }
@@ -203,8 +293,9 @@ pub async fn fork(
 /// Waits until the actors of a run that was left have let go of its directory.
 async fn let_go(directory: &Path) {
     for _ in 0..MOST_TURNS {
-        if Claim::of(directory).is_ok() {
-            return;
+        match Claim::of(directory) {
+            Err(error) if error.cause == Cause::InUse => {}
+            _ => return,
         }
         tokio::task::yield_now().await;
     }
@@ -236,93 +327,11 @@ fn can_change(before: &Scenario, after: &Scenario) -> Result<(), ForkError> {
     )))
 }
 
-/// Copies a parent's history up to a checkpoint, or only what it is made from.
-fn copy(parent: &Path, out: &Path, stored: Option<&Stored>) -> Result<(), ForkError> {
-    let claim = Claim::of_new(out)?;
-    let fail = |path: &Path, e: &dyn std::fmt::Display| {
-        let (path, reason) = (path.to_owned(), e.to_string());
-        ForkError::from(RecordError { path, reason, in_use: false })
-    };
-    for name in ["scenario.toml", "scenario.resolved.toml"] {
-        let path = parent.join(name);
-        let text = fs::read_to_string(&path).map_err(|e| fail(&path, &e))?;
-        claim.write(name, &text)?;
-    }
-    let path = parent.join("manifest.json");
-    let text = fs::read_to_string(&path).map_err(|e| fail(&path, &e))?;
-    let mut manifest: Value = serde_json::from_str(&text).map_err(|e| fail(&path, &e))?;
-    manifest["fork"] = json!({"parent": parent, "complete": false});
-    claim.write("manifest.json", &format!("{manifest:#}\n"))?;
-    let Some(stored) = stored else { return Ok(()) };
-    let log = &stored.manifest.log;
-    for (name, bytes) in [(LOG, log.events.bytes), ("times.jsonl", log.times)] {
-        let (from, to) = (parent.join(name), out.join(name));
-        copied(&from, &to, bytes).map_err(|e| fail(&to, &e))?;
-    }
-    let place = stored.folder();
-    let to = out.join(checkpoint::FOLDER).join(place.file_name().unwrap_or_default());
-    files(place, &to).map_err(|e| fail(&to, &e))?;
-    for (agent, weights) in &stored.manifest.adapters {
-        let from = parent.join("adapters").join(agent.as_str());
-        for entry in fs::read_dir(&from).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix('g')?.parse::<u32>().ok());
-            if number.is_some_and(|number| number <= weights.generation.0) {
-                let to = out.join("adapters").join(agent.as_str()).join(&name);
-                files(&entry.path(), &to).map_err(|e| fail(&to, &e))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Copies the beginning of a file.
-fn copied(from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
-    let mut target = File::create(to)?;
-    io::copy(&mut File::open(from)?.take(bytes), &mut target)?;
-    target.sync_all()
-}
-
-/// Copies the files of a folder.
-fn files(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let path = entry?.path();
-        if path.is_file() {
-            copied(&path, &to.join(path.file_name().unwrap_or_default()), u64::MAX)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the fork's log so far is how the parent's begins.
-fn same_history(parent: &Path, out: &Path, stored: &Stored) -> Result<(), ForkError> {
-    let read = |directory: &Path| -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let log = File::open(directory.join(LOG))?;
-        log.take(stored.manifest.log.events.bytes).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let (theirs, ours) = match (read(parent), read(out)) {
-        (Ok(theirs), Ok(ours)) => (theirs, ours),
-        (Err(e), _) | (_, Err(e)) => return Err(ForkError::Change(format!("{LOG}: {e}"))),
-    };
-    // A parent that was cut off may hold less.
-    let common = theirs.len().min(ours.len());
-    if theirs[..common] == ours[..common] {
-        return Ok(());
-    }
-    Err(ForkError::Change(
-        "played again, the parent's history comes out differently: it was made by another version or on \
-         another machine; fork at one of its checkpoints"
-            .to_owned(),
-    ))
-}
-
 /// Puts the change into the checkpoint, and makes the directory a run of its own.
 fn change(
     options: &ForkOptions,
-    changed: Scenario,
+    parent: &Manifest,
+    (before, after): (&Scenario, Scenario),
     mut stored: Stored,
     out: &Path,
     hear: &mut dyn FnMut(&Fetching),
@@ -330,13 +339,14 @@ fn change(
     let run = RunOptions {
         hub: options.hub.clone(),
         arguments: options.arguments.clone(),
+        unchecked: options.unchecked,
+        initial_seed: Some(parent.initial_seed()),
         ..RunOptions::default()
     };
-    let parts = gather(changed, &run, hear).map_err(ResumeError::Run)?;
+    stored.stage.carry_over(before, &after);
+    let parts = gather(after, &run, hear).map_err(ResumeError::Run)?;
     let claim = Claim::of(out)?;
-    for edit in &options.edits {
-        stored.stage.edit(edit.episode, edit.turn, &edit.text).map_err(ForkError::Change)?;
-    }
+    edit(&mut stored.stage, &options.edits)?;
     for Exchange { agent, folder } in &options.adapters {
         exchange(agent, folder, &parts, &mut stored, out)?;
     }
@@ -356,6 +366,7 @@ fn change(
         "tick": stored.manifest.tick,
         "set": options.set,
         "seed": options.seed,
+        "initial_seed": parent.initial_seed(),
         "edits": edits,
         "adapters": adapters,
         "complete": true,
@@ -363,6 +374,32 @@ fn change(
     claim.write("scenario.resolved.toml", &scenario.resolved)?;
     claim.write("manifest.json", &format!("{manifest:#}\n"))?;
     Ok(())
+}
+
+/// Puts other words into messages.
+fn edit(stage: &mut Snapshot, edits: &[Edit]) -> Result<(), ForkError> {
+    let mut all = edits.iter();
+    all.try_for_each(|edit| stage.edit(edit.episode, edit.turn, &edit.text))
+        .map_err(ForkError::Change)
+}
+
+/// Whether an agent can have other weights; how it got the present ones.
+fn can_exchange<'a>(
+    agent: &AgentName,
+    folder: &Path,
+    scenario: &'a Scenario,
+) -> Result<&'a ModelPlan, ForkError> {
+    let plan = scenario.agents.get(agent);
+    let plan = plan.ok_or_else(|| weights(agent, "there is no such agent"))?;
+    if !folder.is_dir() {
+        let reason = format!("{} is not a folder", folder.display());
+        return Err(weights(agent, &reason));
+    }
+    plan.model().ok_or_else(|| weights(agent, "it is a scripted agent, and has none"))
+}
+
+fn weights(agent: &AgentName, reason: &str) -> ForkError {
+    ForkError::Change(format!("the weights of {agent}: {reason}"))
 }
 
 /// Gives an agent other weights, as its next generation.
@@ -373,12 +410,10 @@ fn exchange(
     stored: &mut Stored,
     out: &Path,
 ) -> Result<(), ForkError> {
-    let fail = |reason: String| ForkError::Change(format!("the weights of {agent}: {reason}"));
-    let member = parts.members.get(agent);
-    let member = member.ok_or_else(|| fail("there is no such agent".to_owned()))?;
-    let (Some(plan), Some(model)) = (member.plan.model(), member.model()) else {
-        return Err(fail("it is a scripted agent, and has none".to_owned()));
-    };
+    let fail = |reason: String| weights(agent, &reason);
+    let plan = can_exchange(agent, folder, &parts.scenario)?;
+    let model = parts.members.get(agent).and_then(Member::model);
+    let model = model.ok_or_else(|| fail("there is no such agent".to_owned()))?;
     if stored.stage.learners().any(|(_, learner)| learner == agent) {
         let reason = "it is learning at this tick, and what it learns would replace them";
         return Err(fail(format!("{reason}; choose another tick")));

@@ -3,32 +3,29 @@
 //!
 //! What the log holds beyond the checkpoint is cut off and comes again, byte for byte: everything that decides
 //! it is in the checkpoint or follows from the scenario, the data and the models, which are compared with what
-//! the run was made from.
+//! the run was made from. Where no checkpoint can be used, what was there is put aside before the run begins
+//! again.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agents::adapter::Adapter;
 
+use super::aside::put_aside;
 use super::{Parts, Prepared, RunError, RunOptions, gather};
 use crate::agent::Mind;
 use crate::backbone::{Fetching, HubSettings};
-use crate::checkpoint::{self, Checkpoints, Damage, Search, Stored};
+use crate::checkpoint::{self, Checkpoints, Damage, Search, Stored, Unreadable};
 use crate::clock::Timer;
 use crate::conductor::stage::Stage;
-use crate::event::{Event, EventKind};
+use crate::event::EventKind;
 use crate::feed::Feed;
 use crate::recorder::{Claim, Recorder, adapter_folder};
-use crate::recording::{self, LOG, Manifest, ManifestError, RecordingError, Version};
+use crate::recording::{self, COMPRESSED, Manifest, ManifestError, RecordingError, Version};
 use crate::scenario;
 use crate::scenario::problem::report::Problems;
 use crate::scenario::suggestion::message;
 use crate::summary::Summary;
-
-/// Bytes at the end of a log in which its last event is looked for.
-const TAIL: u64 = 4 << 20;
 
 /// How a run is taken up again.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +36,8 @@ pub struct ResumeOptions {
     pub folder: Option<PathBuf>,
     /// Where models of the hub are kept and fetched from.
     pub hub: HubSettings,
+    /// Go on even where memory is predicted not to suffice.
+    pub unchecked: bool,
     /// How long the run's waits are.
     pub timer: Timer,
     /// The tick after which the run is saved and left, unfinished.
@@ -111,6 +110,19 @@ pub enum ResumeError {
         message(.0.display())
     )]
     LostFork(PathBuf),
+    /// A log that was compressed before its run came to its end.
+    #[error(
+        "the log of {place} was compressed before its run came to its end: bring it back with \
+         `gunzip {place}/{COMPRESSED}`, then resume the run",
+        place = message(.0.display())
+    )]
+    Compressed(PathBuf),
+    /// Checkpoints that may be good, but that the system does not give us.
+    #[error(
+        "{0}; nothing was changed: see that the file can be read, or remove that folder to go on from the checkpoint \
+         before it"
+    )]
+    Unreadable(Unreadable),
     /// What a checkpoint holds does not suit the run.
     #[error(transparent)]
     Damage(#[from] Damage),
@@ -125,6 +137,7 @@ impl ResumeError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Run(error) => error.is_input(),
+            Self::Unreadable(_) => false,
             _ => true,
         }
     }
@@ -155,7 +168,7 @@ pub(super) fn resume_or_fork(
     }
     let claim = Claim::of(directory).map_err(RunError::from)?;
     let mut notices = Vec::new();
-    match last_event(&directory.join(LOG)) {
+    match recording::last(directory).map(|event| event.kind) {
         Some(EventKind::RunFinished { stopped: true, .. }) => {
             notices.push("the run was ended early; it goes on from its last checkpoint".to_owned());
         }
@@ -166,13 +179,27 @@ pub(super) fn resume_or_fork(
         }
         _ => {}
     }
-    let search = checkpoint::find(directory, None);
+    if recording::is_compressed(directory) {
+        return Err(ResumeError::Compressed(directory.clone()));
+    }
+    let mut search = checkpoint::find(directory, None);
     same_version(directory, &search)?;
-    let Search { found, damaged, .. } = search;
+    if !search.unreadable.is_empty() {
+        return Err(ResumeError::Unreadable(search.unreadable.swap_remove(0)));
+    }
+    // The history of a fork is not what its scenario would make.
+    if search.found.is_none() && recorded.fork.is_some() && !forks {
+        return Err(ResumeError::LostFork(directory.clone()));
+    }
     let scenario = scenario::recorded(directory, &recorded, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| ResumeError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(ResumeError::Scenario)?;
-    let run = RunOptions { hub: options.hub.clone(), ..RunOptions::default() };
+    let run = RunOptions {
+        hub: options.hub.clone(),
+        unchecked: options.unchecked,
+        initial_seed: Some(recorded.initial_seed()),
+        ..RunOptions::default()
+    };
     let mut parts = gather(scenario, &run, hear)?;
     let now: Manifest = serde_json::from_value(parts.manifest.take()).map_err(|e| {
         let path = directory.join("manifest.json");
@@ -184,21 +211,32 @@ pub(super) fn resume_or_fork(
         return Err(ResumeError::Inputs(other));
     }
     notices.append(&mut parts.notices);
-    notices.extend(damaged.iter().map(|damage| format!("{damage}; the one before it is taken")));
+    let Search { found, damaged, .. } = search;
     let mut prepared = match found {
-        Some(stored) => continued(claim, parts, &stored)?,
-        // Its history is not what its scenario would make.
-        None if recorded.fork.is_some() && !forks => {
-            return Err(ResumeError::LostFork(directory.clone()));
+        Some(stored) => {
+            let passed_over = |damage| format!("{damage}; the one before it is taken");
+            notices.extend(damaged.iter().map(passed_over));
+            continued(claim, parts, &stored)?
         }
-        None => afresh(claim, parts)?,
+        None => {
+            notices.extend(damaged.iter().map(ToString::to_string));
+            let put = put_aside(&claim, !damaged.is_empty()).map_err(RunError::from)?;
+            notices.extend(put.map(|folder| {
+                let folder = message(folder.display());
+                format!(
+                    "there is no checkpoint to go on from: the run begins again, and what was there is in \
+                     {folder}"
+                )
+            }));
+            afresh(claim, parts)?
+        }
     };
     (prepared.notices, prepared.timer, prepared.until) = (notices, options.timer, options.until);
     Ok(Resumed::Ready(Box::new(prepared)))
 }
 
 /// A log that two versions wrote, one after the other, would be neither's.
-fn same_version(directory: &Path, search: &Search) -> Result<(), ResumeError> {
+pub(super) fn same_version(directory: &Path, search: &Search) -> Result<(), ResumeError> {
     let other = |found: String, ours: String| {
         Err(ResumeError::OtherVersion { directory: directory.into(), found, ours })
     };
@@ -251,10 +289,11 @@ fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, Re
         }
     }
     let jobs = stored.jobs(&members)?;
-    let checkpoints =
-        Checkpoints::after(scenario.checkpoints, &directory, stored).map_err(RunError::from)?;
+    let plan = scenario.checkpoints;
     let stage = Stage::restored(scenario, task, members, stored.stage.clone(), jobs);
+    // Nothing is removed before all that can be found wrong was looked at.
     let stage = stage.map_err(damage)?;
+    let checkpoints = Checkpoints::after(plan, &directory, stored).map_err(RunError::from)?;
     let recorder = Recorder::reopen(claim, &stored.manifest.log).map_err(RunError::from)?;
     let (before, until) = (Some(stored.summary()), None);
     let (notices, timer) = (Vec::new(), Timer::default());
@@ -273,20 +312,12 @@ pub(super) async fn catch_up(directory: &Path, feed: &Feed) {
     }
 }
 
-/// The last event of a log, where its last line is whole.
-fn last_event(log: &Path) -> Option<EventKind> {
-    let mut file = File::open(log).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes).ok()?;
-    let whole = bytes.strip_suffix(b"\n")?;
-    let line = whole.rsplit(|byte| *byte == b'\n').next()?;
-    Some(serde_json::from_slice::<Event>(line).ok()?.kind)
-}
-
-/// The summary of a run that has one.
+/// The summary of a run that has one; of a run whose log was compressed, what the log comes to will do.
 fn summary(directory: &Path) -> Option<Summary> {
-    let text = std::fs::read_to_string(directory.join("summary.json")).ok()?;
-    serde_json::from_str(&text).ok()
+    let text = std::fs::read_to_string(directory.join("summary.json")).ok();
+    let written = text.and_then(|text| serde_json::from_str(&text).ok());
+    written.or_else(|| {
+        let packed = recording::is_compressed(directory);
+        packed.then(|| recording::survey(directory).ok().map(|survey| survey.summary))?
+    })
 }

@@ -101,7 +101,7 @@ impl Integers for Pair {
         // SAFETY: see above.
         unsafe {
             let mut tile = [[_mm256_setzero_si256(); 2]; 8];
-            for half in 0..2 {
+            for half in [0, 1] {
                 let mut rows = [_mm256_setzero_si256(); 8];
                 for (i, row) in rows.iter_mut().enumerate() {
                     *row = _mm256_loadu_si256(at.add((8 * half + i) * bytes).cast());

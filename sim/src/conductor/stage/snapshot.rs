@@ -4,6 +4,8 @@
 //! draw follows from the seed and from what it is for (see `seed.rs` of `agents`), never from draws before it.
 //! Weights are named by their generation; jobs come along as snapshots of their own.
 
+mod carried;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
