@@ -177,8 +177,9 @@ impl Adapter {
                 parts.outer = Some(own::outer(used, backbone)?);
             }
         }
-        let head =
-            spec.head.as_ref().map(|head| Head::assemble(head, used, backbone)).transpose()?;
+        // A head reads a few features of each text; it computes in f32 whatever the network does.
+        let head = spec.head.as_ref().map(|head| Head::assemble(head, &tensors, backbone));
+        let head = head.transpose()?;
         let architecture = Arc::clone(backbone.network.architecture());
         Ok(Self { spec, generation, tensors, parts, head, architecture })
     }

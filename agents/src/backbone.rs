@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod kv_cache;
 pub mod names;
 pub mod network;
+pub mod precision;
 pub mod rope;
 pub mod rows;
 pub mod weight;
@@ -35,6 +36,7 @@ pub(crate) use self::differentiable::{
 use self::gguf::Gguf;
 pub use self::kv_cache::KvCache;
 pub use self::network::{Network, Pass};
+pub use self::precision::Precision;
 pub use self::rows::{Rows, Tokens};
 pub use self::weight::Weight;
 use crate::error::{ModelError, Result};
@@ -180,7 +182,10 @@ impl Backbone {
     pub fn from_scratch(&self, seed: Seed) -> Result<Self> {
         let architecture = Architecture::clone(self.network.architecture());
         let weights = random_weights(&architecture, seed, self.network.device())?;
-        let weights = weights.into_iter().map(|(name, w)| (name, Weight::Dense(w))).collect();
+        let dtype = self.network.dtype();
+        let cast =
+            |(name, weight): (String, Tensor)| Ok((name, Weight::Dense(weight.to_dtype(dtype)?)));
+        let weights = weights.into_iter().map(cast).collect::<Result<_>>()?;
         Self::assemble(architecture, weights, self.tokenizer.clone())
     }
 

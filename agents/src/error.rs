@@ -204,8 +204,21 @@ pub enum ModelError {
     #[error("chat template: {0}")]
     ChatTemplate(String),
     /// A tensor operation failed.
-    #[error("tensor operation: {0}")]
+    #[error("tensor operation: {}", bare(.0))]
     Tensor(#[from] candle_core::Error),
+}
+
+/// A tensor error without where in a program it arose: that differs from build to build, and what is said here
+/// goes into recordings.
+fn bare(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => bare(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", bare(inner)),
+        candle_core::Error::WithPath { inner, path } => {
+            format!("{}: {}", path.display(), bare(inner))
+        }
+        error => error.to_string(),
+    }
 }
 
 impl ModelError {
@@ -227,3 +240,18 @@ impl From<HubError> for ModelError {
 
 /// The result of this crate's functions.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_error_does_not_say_where_in_a_program_it_arose() {
+        let error = candle_core::Error::Msg("a matter".to_owned());
+        let traced = candle_core::Error::WithBacktrace {
+            inner: Box::new(error),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        assert_eq!(ModelError::Tensor(traced).to_string(), "tensor operation: a matter");
+    }
+}

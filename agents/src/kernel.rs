@@ -1,14 +1,16 @@
 //! Arithmetic on f32 numbers in memory, for reading and writing texts on a CPU: what candle does slowly.
 //!
 //! Every sum is taken in one order that depends on its length only: sixteen running sums, added pairwise
-//! from halves. So a result never depends on the number of rows beside it, on how work was cut into pieces
+//! from halves; with a matrix of 8-bit integers block by block, exact within a block. So a result never depends on the number of rows beside it, on how work was cut into pieces
 //! or on the number of threads. Machines with different instructions may differ in the last bits where one
-//! of them has no fused multiply-add. Nothing here knows what a layer is, and nothing is differentiable.
+//! of them has no fused multiply-add, but not in products with 8-bit integers. Nothing here knows what a layer is, and nothing is differentiable.
 
 mod board;
+mod eight;
 mod kept;
 mod lanes;
 mod matrix;
+mod rounded;
 mod row;
 mod team;
 mod tile;
@@ -17,7 +19,8 @@ mod x86;
 
 pub(crate) use self::board::Board;
 use self::lanes::{Lanes, Portable};
-pub(crate) use self::matrix::{Matrix, Numbers, Target};
+pub(crate) use self::matrix::{Input, Matrix, Numbers, Scratch, Target};
+pub(crate) use self::rounded::{BLOCK, Rounded};
 pub(crate) use self::row::{Seen, attend, gate, normalize, rotate};
 pub(crate) use self::team::{Member, run, threads};
 
@@ -45,6 +48,7 @@ enum Width {
 }
 
 impl Width {
+    /// For f32.
     fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -54,14 +58,32 @@ impl Width {
             {
                 return Self::Avx512;
             }
-            if std::arch::is_x86_feature_detected!("avx2")
-                && std::arch::is_x86_feature_detected!("fma")
-                && std::arch::is_x86_feature_detected!("f16c")
-            {
+            if Self::has_avx2() {
                 return Self::Avx2;
             }
         }
         Self::Portable
+    }
+
+    /// For integers of 8 bits, whose products AVX-512 got later.
+    fn integers() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Self::detect() == Self::Avx512 && std::arch::is_x86_feature_detected!("avx512vnni") {
+                return Self::Avx512;
+            }
+            if Self::has_avx2() {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn has_avx2() -> bool {
+        std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
     }
 }
 
@@ -84,15 +106,50 @@ fn dispatch_on<T: Task>(width: Width, task: T) -> T::Output {
     }
 }
 
+/// Multiplies integers with the widest instructions there are for it.
+fn dispatch_integers(product: eight::Product<'_>) {
+    integers_on(Width::integers(), product);
+}
+
+#[expect(unsafe_code, reason = "vector instructions exist on some processors only")]
+fn integers_on(width: Width, product: eight::Product<'_>) {
+    match width {
+        // SAFETY: `Width::integers` gives this only where the processor has all features that it names.
+        #[cfg(target_arch = "x86_64")]
+        Width::Avx512 => unsafe { x86::product_with_vnni(product) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Width::Avx2 => unsafe { x86::product_with_avx2(product) },
+        // SAFETY: plain arithmetic asks nothing of the processor.
+        Width::Portable => unsafe { product.run::<Portable>() },
+    }
+}
+
 /// Asks for memory that will be read soon: into the second cache, whose queue of what it waits for is long
 /// enough to keep memory busy.
 #[inline(always)]
 fn prefetch(at: *const u8) {
+    hint::<false>(at);
+}
+
+/// Asks for memory that will be read next: into the first cache.
+#[inline(always)]
+fn prefetch_near(at: *const u8) {
+    hint::<true>(at);
+}
+
+#[inline(always)]
+fn hint<const NEAR: bool>(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "a hint to the processor")]
     // SAFETY: a hint never faults, whatever the address, and every x86-64 has the instruction.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if NEAR {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

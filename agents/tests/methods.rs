@@ -154,6 +154,38 @@ fn an_adapter_kept_in_f32_trains_a_network_computed_in_bf16() {
     assert!(losses[24] < 0.97 * losses[0], "{losses:?}");
 }
 
+/// PEFT reads `all-linear` in a list as the name of a module, so the modules are named.
+#[test]
+fn peft_is_told_each_module_of_all_linear() {
+    for family in ["bert", "llama"] {
+        let backbone = backbone(family);
+        let method = Method::Lora(LoraSpec::new(2, 4.0, &["all-linear"]));
+        let spec = AdapterSpec { method, head: None };
+        let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path()).unwrap();
+        let file = folder.path().join("adapter_config.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let modules: Vec<&str> = config["target_modules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m.as_str().unwrap())
+            .collect();
+        for path in adapter.tensors().keys() {
+            let path = path.rsplit_once(".lora_").unwrap().0;
+            assert!(modules.iter().any(|name| path.ends_with(&format!(".{name}"))), "{path}");
+        }
+        assert!(!modules.iter().any(|name| "pooler.dense".ends_with(&format!(".{name}"))));
+        // As PEFT would have written it, it is the same adapter.
+        config.as_object_mut().unwrap().remove("polylogue");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let read = Adapter::load(folder.path(), &backbone).unwrap();
+        assert!(read.tensors().keys().eq(adapter.tensors().keys()), "{family}");
+    }
+}
+
 #[test]
 fn a_target_that_is_not_there_is_refused_with_those_that_are() {
     let backbone = backbone("bert");

@@ -398,6 +398,26 @@ fn sizes_that_an_adapter_only_states_are_refused() {
         let refused = own(kind, &method, "1").unwrap_err();
         assert!(refused.contains(reason), "{method}: {refused}");
     }
+    // Tensors of the stated size that hold nothing.
+    let empty = |method: &str, name: &str| {
+        let spec = format!(r#"{{"method":{method}}}"#);
+        let config = format!(r#"{{"polylogue":{{"generation":1,"spec":{spec}}}}}"#);
+        let header = format!(
+            r#"{{"{name}":{{"dtype":"F32","shape":[1099511627776,0],"data_offsets":[0,0]}}}}"#
+        );
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        let folder = Path::new("adapter");
+        watch(|| Adapter::from_bytes(config.as_bytes(), bytes, folder, &llama).map(|_| ())).unwrap()
+    };
+    for (method, name) in [
+        (vera("1099511627776"), "base_model.vera_A"),
+        (tokens("prompt", "1099511627776"), "prompt_embeddings"),
+        (tokens("prefix", "1099511627776"), "prompt_embeddings"),
+    ] {
+        let refused = empty(&method, name).unwrap_err().to_string();
+        assert!(refused.contains("1099511627776"), "{method}: {refused}");
+    }
     let lora = r#"{"lora":{"rank":4,"alpha":6.0,"targets":["q_proj","v_proj"]}}"#;
     own("lora", lora, "7").unwrap();
     own("lora", lora, "null").unwrap();

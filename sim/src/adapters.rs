@@ -12,7 +12,7 @@ use agents::adapter::file::Description;
 use agents::adapter::merge;
 use agents::adapter::{Adapter, Generation, Method};
 use agents::backbone::export::ModelFiles;
-use agents::backbone::{Backbone, builtin};
+use agents::backbone::{Backbone, Precision, builtin};
 use agents::device::DeviceKind;
 use agents::error::ModelError;
 use agents::seed::Seed;
@@ -246,7 +246,7 @@ impl Models<'_> {
             let what = format!("there is no model {}", quote(model));
             AdapterError::setting(what, backbone::sources())
         })?;
-        backbone::open(&source, DeviceKind::Cpu, self.hub, self.hear).map_err(fail)
+        backbone::open(&source, DeviceKind::Cpu, Precision::F32, self.hub, self.hear).map_err(fail)
     }
 
     /// The same with its files, to be written again.

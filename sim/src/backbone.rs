@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub use agents::backbone::Precision;
 use agents::backbone::digest::digests;
 use agents::backbone::gguf::Gguf;
 use agents::backbone::{Backbone, builtin};
@@ -58,35 +59,41 @@ pub(crate) fn sources() -> String {
     )
 }
 
-/// Fetches a backbone where it is on the hub, and loads it.
+/// Fetches a backbone where it is on the hub, and loads it, computing in `precision`; any other than f32 is
+/// recorded.
 ///
 /// # Errors
 /// When it cannot be fetched or a file of it cannot be used.
 pub(crate) fn open(
     source: &BackboneSource,
     device: DeviceKind,
+    precision: Precision,
     hub: &HubSettings,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Opened, ModelError> {
-    let device = device.open()?;
-    match source {
+    let (device, dtype) = (device.open()?, precision.dtype());
+    let mut opened = match source {
         BackboneSource::Builtin => {
             let origin = json!({"builtin": builtin::NAME, "files": builtin::digests()});
-            Ok(Opened { backbone: builtin::polylogue_tiny(&device)?, origin, place: None })
+            Opened { backbone: builtin::polylogue_tiny_as(dtype, &device)?, origin, place: None }
         }
         BackboneSource::Path(path) => {
-            let backbone = Backbone::load(path, &device)?;
+            let backbone = Backbone::load_as(path, dtype, &device)?;
             let origin = json!({"path": path.display().to_string(), "files": digests(path)?});
-            Ok(Opened { backbone, origin, place: Some(path.clone()) })
+            Opened { backbone, origin, place: Some(path.clone()) }
         }
         BackboneSource::Hub(model) => {
             let path = fetch(model, hub, hear)?;
-            let (backbone, files) = (Backbone::load(&path, &device)?, digests(&path)?);
+            let (backbone, files) = (Backbone::load_as(&path, dtype, &device)?, digests(&path)?);
             let commit = model.commit_at(&path);
             let origin = json!({"hub": model.to_string(), "commit": commit, "files": files});
-            Ok(Opened { backbone, origin, place: Some(path) })
+            Opened { backbone, origin, place: Some(path) }
         }
+    };
+    if precision != Precision::F32 {
+        opened.origin["dtype"] = json!(precision);
     }
+    Ok(opened)
 }
 
 #[cfg(test)]
@@ -110,7 +117,8 @@ mod tests {
         let cache = Some(home.path().to_owned());
         let hub = HubSettings { cache, offline: true, ..HubSettings::default() };
         let origin = |source: BackboneSource| {
-            open(&source, DeviceKind::Cpu, &hub, &mut |_| {}).map(|opened| opened.origin)
+            let f32 = Precision::F32;
+            open(&source, DeviceKind::Cpu, f32, &hub, &mut |_| {}).map(|opened| opened.origin)
         };
         let builtin = origin(BackboneSource::Builtin).unwrap();
         let path = origin(BackboneSource::Path(snapshot.clone())).unwrap();

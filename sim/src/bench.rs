@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agents::backbone::Backbone;
+use agents::backbone::{Backbone, Precision};
 use agents::bench;
 pub use agents::bench::Figure;
 pub use agents::device::DeviceKind;
@@ -64,7 +64,7 @@ pub fn bench(
     let source = source.ok_or_else(|| BenchError::NoModel(model.to_owned()))?;
     let backbone = match &source {
         BackboneSource::Path(path) if is_bare(path) => bare(path, device)?,
-        source => backbone::open(source, device, hub, fetching)?.backbone,
+        source => backbone::open(source, device, Precision::F32, hub, fetching)?.backbone,
     };
     let watch = Stopwatch::start();
     bench::table(&Arc::new(backbone), steps, &|| watch.seconds(), hear)?;

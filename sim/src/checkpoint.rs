@@ -20,7 +20,7 @@ use agents::name::AgentName;
 use serde::{Deserialize, Serialize};
 
 pub use self::problem::{Damage, Unreadable};
-pub use self::stored::{Search, Stored, find};
+pub use self::stored::{LARGEST_STATE, Search, Stored, find};
 use crate::conductor::stage::{Moment, Snapshot};
 use crate::durable;
 use crate::event::Phase;
@@ -164,6 +164,12 @@ impl Checkpoints {
             })
     }
 
+    /// Whether one may be taken after a tick, and was not yet.
+    #[must_use]
+    pub fn is_wanted(&self, tick: u64) -> bool {
+        self.plan.keep > 0 && self.last.is_none_or(|(last, _)| last != tick)
+    }
+
     /// Takes one; the log has been handed to the disk as far as `log` says.
     ///
     /// # Errors
@@ -180,6 +186,11 @@ impl Checkpoints {
         let partial = durable::begin(&path).map_err(|e| refusal(&path, &e))?;
         let mut files = BTreeMap::new();
         for (name, bytes) in contents(moment, summary).map_err(|e| failure(&path, e))? {
+            if name == STATE && bytes.len() as u64 > LARGEST_STATE {
+                let reason = "too much is waiting to be read for a checkpoint that could be read again: \
+                              choose fewer concurrent_episodes, or checkpoints.keep = 0";
+                return Err(failure(&path, reason.to_owned()));
+            }
             durable::write(&partial.join(&name), &bytes).map_err(|e| refusal(&path, &e))?;
             let sha256 = digest::of_bytes(&bytes);
             files.insert(name, FileDigest { bytes: bytes.len() as u64, sha256 });

@@ -228,7 +228,8 @@ impl Actor for Conductor {
             }
             ConductorMessage::Overdue { round, agent } => state.stage.overdue(round, agent),
             ConductorMessage::Retry => Vec::new(),
-            ConductorMessage::Go => state.stage.open_tick(state.control.is_stopped()),
+            ConductorMessage::Go if state.control.is_stopped() => vec![Order::Stop],
+            ConductorMessage::Go => state.stage.open_tick(),
         };
         state.unfinished.extend(orders);
         if let Err(error) = state.carry_out(&me) {
@@ -334,9 +335,18 @@ impl ConductorState {
                 return Ok(vec![Order::GoOn]);
             }
             Order::GoOn => self.go_on(me)?,
+            Order::Stop => {
+                if self.checkpoints.is_wanted(self.stage.tick()) {
+                    self.save()?;
+                }
+                return Ok(self.stage.stop());
+            }
             Order::Finish(tick) => {
                 self.end_tick(*tick)?;
                 self.recorder.commit()?;
+                return Ok(vec![Order::Summarize]);
+            }
+            Order::Summarize => {
                 let summary = serde_json::to_string_pretty(&self.summary).unwrap_or_default();
                 self.recorder.write("summary.json", &(summary + "\n"))?;
                 self.end(Ok(self.summary.clone()));
@@ -350,15 +360,10 @@ impl ConductorState {
     fn go_on(&mut self, me: &ActorRef<ConductorMessage>) -> Result<(), ConductError> {
         let (tick, phase) = (self.stage.tick(), self.stage.phase());
         let leaves = self.until.is_some_and(|until| until <= tick);
-        if (leaves || self.checkpoints.is_due(tick, phase))
-            && let Some(moment) = self.stage.moment()
-        {
-            let log = self.recorder.commit()?;
-            self.checkpoints.take(&moment, &self.summary, log)?;
-            if leaves {
-                self.end(Ok(self.summary.clone()));
-                return Ok(());
-            }
+        let saved = (leaves || self.checkpoints.is_due(tick, phase)) && self.save()?;
+        if leaves && saved {
+            self.end(Ok(self.summary.clone()));
+            return Ok(());
         }
         let (control, me) = (self.control.clone(), me.clone());
         tokio::spawn(async move {
@@ -366,6 +371,14 @@ impl ConductorState {
             let _ = me.cast(ConductorMessage::Go);
         });
         Ok(())
+    }
+
+    /// Takes a checkpoint; false where something is on its way.
+    fn save(&mut self) -> Result<bool, ConductError> {
+        let Some(moment) = self.stage.moment() else { return Ok(false) };
+        let log = self.recorder.commit()?;
+        self.checkpoints.take(&moment, &self.summary, log)?;
+        Ok(true)
     }
 
     /// Orders that are carried out later, without anybody waiting.
@@ -419,7 +432,13 @@ impl ConductorState {
         Ok(())
     }
 
+    /// Makes the end known. What led to a failure is in a tick that does not end, so it is written here.
     fn end(&mut self, result: Result<Summary, ConductError>) {
+        if result.is_err() {
+            // Where the disk is the cause, no more can be done.
+            let _ = self.publish_events();
+            let _ = self.recorder.commit();
+        }
         if let Some(ending) = self.ending.take() {
             let _ = ending.send(result);
         }

@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //! - [`run`]: all wiring of a run, nothing else
+//! - `traffic`: how much is said, predicted
 //! - [`preflight`]: what a run will need, predicted
 //! - [`backbone`]: pretrained networks, fetched, loaded and recorded
 //! - [`scenario`]: what the user typed, checked, as plain types
@@ -70,6 +71,7 @@ pub mod summary;
 pub mod supervisor;
 pub mod task;
 pub mod topology;
+mod traffic;
 pub mod training;
 pub mod tuning;
 pub mod verify;

@@ -7,8 +7,10 @@ use std::path::Path;
 use agents::name::AgentName;
 use agents::prompt::LONGEST_QUERY;
 
+use crate::checkpoint::LARGEST_STATE;
 use crate::conductor::stage::Member;
 use crate::scenario::{AgentPlan, Scenario, TrainPlan, WhenPlan};
+use crate::traffic::{TOKEN, Traffic};
 
 /// Bytes of a number in an adapter's file.
 const NUMBER: u64 = 4;
@@ -19,8 +21,8 @@ const FILES: u64 = 4_096;
 /// Bytes of an event without its texts, with room to spare.
 const EVENT: u64 = 320;
 
-/// Bytes of a token's text, with room to spare.
-const TOKEN: u64 = 8;
+/// Checkpoints beside those of which a number is kept: where a part of the run begins, and the one being written.
+const MORE_CHECKPOINTS: u64 = 5;
 
 /// Predicts from a scenario and its agents; `holdout` is the number of its queries. In bytes.
 #[must_use]
@@ -30,11 +32,40 @@ pub fn disk(scenario: &Scenario, members: &BTreeMap<AgentName, Member>, holdout:
         .filter_map(|(name, member)| Some((name, member.adapter()?.trainable() as u64)))
         .map(|(name, trainable)| learning(scenario, name, trainable));
     let learning = learners.fold(0, u64::saturating_add);
-    let turns = scenario.protocol.turns(members.len());
+    let traffic = Traffic::of(scenario);
     let tokens = LONGEST_QUERY as u64 + scenario.channel.max_tokens as u64;
     let episodes = scenario.episodes.saturating_add(2 * holdout as u64);
-    let episode = times(&[turns + 2, EVENT + tokens * TOKEN]);
-    times(&[episodes, episode]).saturating_add(learning)
+    let episode = times(&[traffic.turns.saturating_add(2), EVENT + tokens * TOKEN]);
+    let log = times(&[episodes, episode.saturating_add(traffic.names())]);
+    log.saturating_add(learning).saturating_add(times(&[kept(scenario), checkpoint(scenario)]))
+}
+
+/// How many checkpoints there are at one time.
+fn kept(scenario: &Scenario) -> u64 {
+    match scenario.checkpoints.keep as u64 {
+        0 => 0,
+        keep => keep.saturating_add(MORE_CHECKPOINTS),
+    }
+}
+
+/// Bytes of what was said in a checkpoint.
+fn checkpoint(scenario: &Scenario) -> u64 {
+    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
+    Traffic::of(scenario).checkpoint(episodes)
+}
+
+/// Why checkpoints of a run could not be read again, if so.
+#[must_use]
+pub fn too_much_to_save(scenario: &Scenario) -> Option<String> {
+    let need = checkpoint(scenario);
+    (scenario.checkpoints.keep > 0 && need > LARGEST_STATE).then(|| {
+        format!(
+            "a checkpoint of this run may need {}, and at most {} are read again: choose fewer agents, rounds or \
+             concurrent_episodes, or take none with --set checkpoints.keep=0",
+            shown(need),
+            shown(LARGEST_STATE)
+        )
+    })
 }
 
 /// Why the run is not to begin, if so; where nothing is known of the disk, it may.

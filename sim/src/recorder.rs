@@ -66,6 +66,8 @@ pub struct Recorder {
     engine: Usage,
     /// What it did in the present one.
     did: Usage,
+    /// The tick whose time was noted last.
+    noted: Option<u64>,
     observer: Option<Box<dyn Observer>>,
     /// Whether nothing is logged.
     silent: bool,
@@ -127,8 +129,8 @@ impl Recorder {
 
     fn of(claim: Claim, events: Lines<File>, times: Lines<File>, before: u64) -> Self {
         let (engine, did) = (Usage::default(), Usage::default());
-        let (watch, observer) = (Stopwatch::start(), None);
-        Self { claim, events, times, watch, before, engine, did, observer, silent: false }
+        let (watch, noted, observer) = (Stopwatch::start(), None, None);
+        Self { claim, events, times, watch, before, engine, did, noted, observer, silent: false }
     }
 
     /// Hands everything that was recorded to the disk, and says how far that is.
@@ -187,13 +189,16 @@ impl Recorder {
         }
         let result = self.events.write();
         self.check(result, LOG)?;
-        let milliseconds = self.before + self.watch.milliseconds();
-        let mut line = json!({"tick": tick, "milliseconds": milliseconds});
-        let did = std::mem::take(&mut self.did);
-        if did != Usage::default() {
-            line["engine"] = json!(did);
+        // Once, however often the disk refuses it.
+        if self.noted.replace(tick) != Some(tick) {
+            let milliseconds = self.before + self.watch.milliseconds();
+            let mut line = json!({"tick": tick, "milliseconds": milliseconds});
+            let did = std::mem::take(&mut self.did);
+            if did != Usage::default() {
+                line["engine"] = json!(did);
+            }
+            self.times.push(&line.to_string());
         }
-        self.times.push(&line.to_string());
         let result = self.times.write();
         self.check(result, TIMES)?;
         if let Some(observer) = &mut self.observer {

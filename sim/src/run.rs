@@ -188,7 +188,8 @@ pub fn prepare(
     let out = options.out.clone().unwrap_or_else(|| Path::new(RUNS).join(made()));
     if !options.unchecked {
         let need = preflight::disk(&scenario, &members, task.holdout());
-        if let Some(refusal) = preflight::refusal(need, preflight::free(&out)) {
+        let refusal = preflight::refusal(need, preflight::free(&out));
+        if let Some(refusal) = refusal.or_else(|| preflight::too_much_to_save(&scenario)) {
             return Err(RunError::TooLarge(refusal));
         }
     }
@@ -287,7 +288,8 @@ fn backbones(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Backbones, RunError> {
     let mut load = |name: &str, plan: &BackbonePlan| -> Result<Opened, ModelError> {
-        let mut opened = backbone::open(&plan.source, options.device, &options.hub, hear)?;
+        let mut opened =
+            backbone::open(&plan.source, options.device, plan.precision, &options.hub, hear)?;
         if plan.from_scratch {
             let seed = initial_seed(scenario, options).child("backbone").child(name);
             opened.backbone = opened.backbone.from_scratch(seed)?;
@@ -341,6 +343,7 @@ fn cast(
                     backbone,
                     adapter: Arc::new(start.adapter),
                     temperature: model.temperature,
+                    filter: model.filter,
                     max_tokens: scenario.channel.max_tokens,
                 })
             }

@@ -20,12 +20,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use agents::adapter::Method;
+use agents::backbone::Precision;
 use agents::hub::HubModel;
 use agents::learning::job::Settings;
 use agents::name::AgentName;
+use agents::sampler::Filter;
 
 use crate::script::Script;
 
+pub(crate) use self::load::stays;
 pub use self::load::{changed_since, load, recorded};
 pub use self::origin::Origin;
 pub use self::schema::schema;
@@ -83,6 +86,8 @@ pub struct BackbonePlan {
     pub source: BackboneSource,
     /// Replace the weights by random ones: the control without transfer.
     pub from_scratch: bool,
+    /// What it computes in.
+    pub precision: Precision,
 }
 
 /// Where weights come from.
@@ -136,6 +141,8 @@ pub struct ModelPlan {
     pub warm_up: WarmUpPlan,
     /// Sampling temperature of its replies; 0 picks the likeliest token.
     pub temperature: f64,
+    /// Which tokens of its replies may be drawn at all.
+    pub filter: Filter,
 }
 
 /// The transfer methods.

@@ -152,7 +152,8 @@ impl<'a> Tuning<'a> {
         let fail = |error: ModelError| TuneError::model(&plan.model, error);
         let source = source(&plan.model)?;
         let mut fetching = |fetching: &Fetching| hear(&Progress::Fetching(fetching.clone()));
-        let opened = backbone::open(&source, DeviceKind::Cpu, hub, &mut fetching).map_err(fail)?;
+        let opened = backbone::open(&source, DeviceKind::Cpu, plan.precision, hub, &mut fetching);
+        let opened = opened.map_err(fail)?;
         let (backbone, origin) = (opened.backbone, opened.origin);
         let longest = plan.data.longest.min(backbone.network.architecture().positions);
         let tokenizer = &backbone.tokenizer;

@@ -195,3 +195,23 @@ fn a_recording_is_told_in_the_lines_of_its_run() {
     fs::write(&log, text.replace("\"seq\":7,", "\"seq\":8,")).unwrap();
     refused(&replay, &["line 9 is damaged", "event 8 stands where 7 should"]);
 }
+
+/// What a scenario takes by its numbers alone is refused before anything is written.
+#[test]
+fn a_society_that_says_too_much_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run").display().to_string();
+    let everyone = ["topology={ complete = {} }", "protocol={ broadcast = { rounds = 1 } }"];
+    for (more, told) in [
+        (&["agents.citizen.copies=4096", "concurrent_episodes=64"][..], "messages"),
+        (&["agents.citizen.copies=1024", "concurrent_episodes=8", "episodes=8"], "keep=0"),
+    ] {
+        let mut arguments = vec!["run", "scenarios/opinions", "--display", "none", "--out", &out];
+        arguments.extend(everyone.iter().chain(more).flat_map(|set| ["--set", *set]));
+        let output = polylogue(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(told), "{said}");
+        assert!(!Path::new(&out).exists());
+    }
+}

@@ -57,6 +57,36 @@ fn two_runs_with_one_seed_are_the_same_bytes_and_another_seed_is_not() {
 }
 
 #[test]
+fn one_token_to_draw_from_is_no_temperature() {
+    let log = |agent: &str| {
+        let small = ["episodes=8", "task.support.holdout_limit=4", "triggers=[]", agent];
+        run(&small).log
+    };
+    let cold = log("agents.reply.temperature=0");
+    for one in ["agents.reply.top_k=1", "agents.reply.top_p=0", "agents.reply.min_p=1"] {
+        assert_eq!(log(one), cold, "{one}");
+    }
+    assert_ne!(log("agents.reply.top_k=2"), cold);
+}
+
+#[test]
+fn a_backbone_in_sixteen_bits_is_another_and_learns_as_well() {
+    let small = ["episodes=16", "task.support.holdout_limit=4"];
+    for dtype in ["bf16", "f16"] {
+        let typed = format!("backbone.base.dtype={dtype}");
+        let half = || run(&[small.as_slice(), &[&typed]].concat());
+        let Ran { log, directory, .. } = half();
+        assert_eq!(log, half().log);
+        assert_ne!(log, run(&small).log);
+        let published = |k: &EventKind| matches!(k, EventKind::GenerationPublished { .. });
+        assert!(count(&events(&log), published) > 3);
+        let manifest = std::fs::read_to_string(directory.path().join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["backbones"]["base"]["dtype"], dtype);
+    }
+}
+
+#[test]
 fn the_channel_cuts_what_is_too_long() {
     let ran = run(&["episodes=8", "task.support.holdout_limit=4", "channel.text.max_tokens=4"]);
     for event in events(&ran.log) {

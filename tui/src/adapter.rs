@@ -234,9 +234,8 @@ fn written(what: &str, out: &std::path::Path, shown: &Shown) -> String {
     format!("{what} is in {} ({method}, {} numbers)", Untrusted(&out), shown.trained)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn print(lines: &[String]) {
     for line in lines {
-        println!("{line}");
+        crate::output::say(line);
     }
 }

@@ -22,9 +22,8 @@ pub(crate) struct BenchArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn measure(arguments: &BenchArguments) -> miette::Result<Exit> {
-    println!("| what | figure | bound | share |\n|---|---|---|---|");
+    crate::output::say("| what | figure | bound | share |\n|---|---|---|---|");
     let steps = usize::from(arguments.steps);
     let result = bench(
         &arguments.model,
@@ -32,7 +31,7 @@ pub(crate) fn measure(arguments: &BenchArguments) -> miette::Result<Exit> {
         steps,
         &HubSettings::from_environment(),
         &mut |_| {},
-        &mut |figure| println!("{}", row(figure)),
+        &mut |figure| crate::output::say(row(figure)),
     );
     match result {
         Ok(()) => Ok(Exit::Done),

@@ -19,21 +19,23 @@ pub(crate) struct CheckArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
     match sim::scenario::load(&arguments.scenario, &arguments.set, None) {
         Ok(scenario) => {
-            println!(
+            crate::output::say(format_args!(
                 "{}: {} agents, {} triggers, {} episodes: ready to run",
                 Untrusted(&scenario.name),
                 scenario.agents.len(),
                 scenario.triggers.len(),
                 scenario.episodes
-            );
+            ));
             let predicted = sim::run::footprint::footprint(&scenario);
             match sim::run::footprint::available() {
-                Some(bytes) => println!("memory: {predicted} of {} that are free", mib(bytes)),
-                None => println!("memory: {predicted}"),
+                Some(bytes) => crate::output::say(format_args!(
+                    "memory: {predicted} of {} that are free",
+                    mib(bytes)
+                )),
+                None => crate::output::say(format_args!("memory: {predicted}")),
             }
             Ok(Exit::Done)
         }

@@ -28,17 +28,16 @@ pub(crate) struct DiffArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn diff(arguments: &DiffArguments) -> miette::Result<Exit> {
     let context = usize::from(arguments.context);
     let found = sim::diff::compare(&arguments.first, &arguments.second, context);
     let found = found.into_diagnostic()?;
     if arguments.json {
         // Escaped, so that nothing in it acts on a terminal.
-        println!("{}", sim::diff::json(&found).into_diagnostic()?);
+        crate::output::say(sim::diff::json(&found).into_diagnostic()?);
     } else {
         for line in lines(&found) {
-            println!("{line}");
+            crate::output::say(line);
         }
     }
     Ok(if found.divergence.is_some() { Exit::RunFailed } else { Exit::Done })

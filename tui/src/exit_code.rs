@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Stopped,
     /// The system ended the run early.
     Terminated,
+    /// The terminal of the run is gone.
+    HungUp,
 }
 
 impl Exit {
@@ -26,6 +28,7 @@ impl Exit {
             Self::RunFailed => 1,
             Self::BadInput => 2,
             Self::OurBug => 70,
+            Self::HungUp => 129,
             Self::Stopped => 130,
             Self::Terminated => 143,
         }

@@ -2,7 +2,7 @@
 //!
 //! Parses arguments and hands over; decides nothing about simulations. Exit codes: 0 done, 1 the run failed
 //! (network and disk included) or what was compared differs, 2 bad scenario, data, model or arguments, 70 a bug
-//! of ours, 130 and 143 a run ended early.
+//! of ours, 129, 130 and 143 a run ended early.
 
 mod adapter;
 mod allocator;
@@ -16,6 +16,7 @@ mod fetching;
 mod fork;
 mod input;
 mod keys;
+mod output;
 mod plain;
 mod player;
 mod pretrain;

@@ -21,17 +21,16 @@ pub(crate) struct PretrainArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the progress of a command without a screen")]
 pub(crate) fn pretrain(arguments: &PretrainArguments) -> miette::Result<Exit> {
-    let report = |line: &str| println!("{line}");
+    let report = |line: &str| crate::output::say(line);
     let card =
         sim::pretraining::pretrain(&arguments.folder, &arguments.out, arguments.tokens, report)
             .into_diagnostic()?;
-    println!(
+    crate::output::say(format_args!(
         "held-out loss {:.4} nats/token, perplexity {:.2}; written to {}",
         card.holdout_loss,
         card.holdout_perplexity,
         arguments.out.display()
-    );
+    ));
     Ok(Exit::Done)
 }

@@ -139,14 +139,13 @@ pub(crate) fn wish(command: Command) -> Option<Wish> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the lines are the display")]
 async fn in_lines(arguments: &ReplayArguments) -> Result<(), RecordingError> {
     let mut plain = Plain::new(EPISODES_PER_LINE);
     let Some(pace) = arguments.speed else {
         for recorded in recording::open(&arguments.run)? {
             let event = recorded?.event;
             if let Some(line) = plain.line(&event).filter(|_| event.tick >= arguments.from) {
-                println!("{line}");
+                crate::output::say(line);
             }
         }
         return Ok(());
@@ -158,7 +157,7 @@ async fn in_lines(arguments: &ReplayArguments) -> Result<(), RecordingError> {
     let shown = async move {
         while let Some(event) = events.recv().await {
             if let Some(line) = plain.line(&event).filter(|_| event.tick >= arguments.from) {
-                println!("{line}");
+                crate::output::say(line);
             }
             if Some(event.seq) == last {
                 break;

@@ -16,8 +16,7 @@ pub(crate) struct ReportArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn report(arguments: &ReportArguments) -> miette::Result<Exit> {
-    println!("{}", sim::report::table(&arguments.runs).into_diagnostic()?);
+    crate::output::say(sim::report::table(&arguments.runs).into_diagnostic()?);
     Ok(Exit::Done)
 }

@@ -9,29 +9,25 @@ use sim::summary::AgentSummary;
 use crate::untrusted::Untrusted;
 
 /// Prints the summary of a finished run.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn print(finished: &Finished, directory: &Path) {
     for line in lines(finished, directory) {
-        println!("{line}");
+        crate::output::say(line);
     }
 }
 
 /// Prints why a run failed.
-#[expect(clippy::print_stderr, reason = "the command's complaint")]
 pub(crate) fn complain(reason: &str) {
-    eprintln!("the run failed: {reason}");
+    crate::output::tell(format_args!("the run failed: {reason}"));
 }
 
 /// Prints what a person should know before a run begins.
-#[expect(clippy::print_stderr, reason = "no part of the command's answer")]
 pub(crate) fn remark(notice: &str) {
-    eprintln!("{notice}");
+    crate::output::tell(notice);
 }
 
 /// Prints what is wrong with what the user gave us.
-#[expect(clippy::print_stderr, reason = "the command's complaint")]
 pub(crate) fn complain_about_input(report: &miette::Report) {
-    eprintln!("{report:?}");
+    crate::output::tell(format_args!("{report:?}"));
 }
 
 fn lines(finished: &Finished, directory: &Path) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use sim::backbone::HubSettings;
+use sim::backbone::{HubSettings, Precision};
 use sim::tuning::error::TuneError;
 use sim::tuning::plan::Plan;
 use sim::tuning::recipe::{
@@ -33,6 +33,9 @@ pub(crate) struct TuneArguments {
     /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
+    /// What the model computes in: `f32`, `bf16` or `f16`; adapters are trained in f32 all the same.
+    #[arg(long)]
+    dtype: Option<Precision>,
     /// Examples to learn from: `.csv`, `.jsonl`, or `LABEL=FILE` with one text a line; may be repeated.
     #[arg(long, value_name = "FILE")]
     train: Vec<String>,
@@ -201,6 +204,7 @@ fn recipe(arguments: &TuneArguments) -> Result<Recipe, TuneError> {
     data.label = own.label.clone().or(data.label.take());
     data.longest = own.longest.or(data.longest);
     recipe.model = model.clone().or(recipe.model);
+    recipe.dtype = own.dtype.or(recipe.dtype);
     recipe.seed = own.seed.or(recipe.seed);
     recipe.repeats = own.repeats.or(recipe.repeats);
     recipe.head.pooling = own.pooling.map(Pooling::from).or(recipe.head.pooling);
@@ -359,11 +363,10 @@ impl Line {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn print(report: &Report, out: &str, figures: bool) {
     let lines = if figures { figure_lines(report) } else { table(report, out) };
     for line in lines {
-        println!("{line}");
+        crate::output::say(line);
     }
 }
 

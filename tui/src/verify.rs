@@ -33,13 +33,12 @@ pub(crate) struct VerifyArguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn verify(arguments: &VerifyArguments) -> miette::Result<Exit> {
     match verdict(arguments) {
         Ok(Err(left)) => Ok(left),
         Ok(Ok(verdict)) => {
             for line in lines(&verdict, &sim::verify::shown(&arguments.run)) {
-                println!("{line}");
+                crate::output::say(line);
             }
             Ok(if verdict.is_equal() { Exit::Done } else { Exit::RunFailed })
         }

@@ -132,13 +132,12 @@ async fn on_screen(
     shown
 }
 
-#[expect(clippy::print_stdout, reason = "the lines are the display")]
 async fn in_lines(watch: Watch) {
     let (mut events, _missed) = watch.into_parts();
     let mut plain = Plain::new(EPISODES_PER_LINE);
     while let Some(event) = events.recv().await {
         if let Some(line) = plain.line(&event) {
-            println!("{line}");
+            crate::output::say(line);
         }
     }
 }

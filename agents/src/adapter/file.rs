@@ -220,10 +220,20 @@ fn malformed(path: &Path, reason: String) -> ModelError {
 /// Holds the sizes that a kind states against its tensors and the backbone, before anything is allocated for
 /// them.
 fn fits(spec: &AdapterSpec, tensors: &BTreeMap<String, Tensor>, backbone: &Backbone) -> Result<()> {
-    let depth = backbone.network.depth();
-    let (stated, name) = match &spec.method {
-        Method::Vera(vera) => (vera.rank, vera::A),
-        Method::Prompt { tokens } | Method::Prefix { tokens } => (*tokens, virtual_tokens::NAME),
+    let architecture = backbone.network.architecture();
+    let depth = architecture.depth();
+    let expected: Vec<(&str, Vec<usize>)> = match &spec.method {
+        Method::Vera(spec) => {
+            let [widest_out, widest_in] = vera::widest(spec, backbone)?;
+            vec![(vera::A, vec![spec.rank, widest_in]), (vera::B, vec![widest_out, spec.rank])]
+        }
+        Method::Prompt { tokens } => {
+            vec![(virtual_tokens::NAME, vec![*tokens, architecture.hidden])]
+        }
+        Method::Prefix { tokens } => {
+            let width = 2 * depth * architecture.key_width();
+            vec![(virtual_tokens::NAME, vec![*tokens, width])]
+        }
         Method::Layers { freeze_layers } if *freeze_layers > depth => {
             let found = freeze_layers.to_string();
             let (what, expected) = ("the number of frozen layers", "at most the layers there are");
@@ -231,11 +241,11 @@ fn fits(spec: &AdapterSpec, tensors: &BTreeMap<String, Tensor>, backbone: &Backb
         }
         _ => return Ok(()),
     };
-    let found = tensors.get(name).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
-    if found.first() != Some(&stated) {
-        let mut expected = found.clone();
-        expected.splice(..expected.len().min(1), [stated]);
-        return Err(ModelError::WeightShape { name: name.to_owned(), expected, found });
+    for (name, expected) in expected {
+        let found = tensors.get(name).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+        if found != expected {
+            return Err(ModelError::WeightShape { name: name.to_owned(), expected, found });
+        }
     }
     Ok(())
 }

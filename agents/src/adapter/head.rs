@@ -160,19 +160,20 @@ impl Head {
         })
     }
 
-    /// Logits `[n, labels]` of features `[n, width]`.
+    /// Logits `[n, labels]` of features `[n, width]`, in f32.
     ///
     /// # Errors
     /// On a tensor failure only.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
+        let features = features.to_dtype(DType::F32)?;
         let mut x = match &self.statistics {
             Some([mean, scale]) => features.broadcast_sub(mean)?.broadcast_mul(scale)?,
-            None => features.clone(),
+            None => features,
         };
         if let Some((dense, activation)) = &self.dense {
             x = activate(&dense.forward(&x)?, *activation)?;
         }
-        Ok(self.out.forward(&x)?.to_dtype(DType::F32)?)
+        self.out.forward(&x)
     }
 }
 
@@ -260,13 +261,17 @@ pub fn pooled(
             Err(ModelError::Examples(reason.to_owned()))
         }
         Pooling::Mean => mean(hidden, tokens),
-        Pooling::Last => Ok(hidden.narrow(1, tokens.width() - 1, 1)?.contiguous()?.squeeze(1)?),
-        Pooling::First => first(hidden, tokens),
+        Pooling::Last => {
+            let last = hidden.narrow(1, tokens.width() - 1, 1)?.contiguous()?.squeeze(1)?;
+            Ok(last.to_dtype(DType::F32)?)
+        }
+        Pooling::First => Ok(first(hidden, tokens)?.to_dtype(DType::F32)?),
         Pooling::Pooler => {
             let Some(pooler) = network.pooler() else {
                 return Err(ModelError::MissingWeight { name: "pooler.dense.weight".to_owned() });
             };
-            Ok(activate(&pooler.forward(&first(hidden, tokens)?)?, Activation::Tanh)?)
+            let pooled = activate(&pooler.forward(&first(hidden, tokens)?)?, Activation::Tanh)?;
+            Ok(pooled.to_dtype(DType::F32)?)
         }
     }
 }
@@ -289,5 +294,6 @@ fn mean(state: &Tensor, tokens: &Tokens) -> Result<Tensor> {
         weights.extend((0..columns).map(|column| if text.contains(&column) { share } else { 0.0 }));
     }
     let weights = Tensor::from_vec(weights, (count, 1, columns), state.device())?;
-    Ok(weights.to_dtype(state.dtype())?.matmul(&state.contiguous()?)?.squeeze(1)?)
+    // In f32 whatever the network computes in: a head is in f32 as well, and sums of many tokens need it.
+    Ok(weights.matmul(&state.to_dtype(DType::F32)?.contiguous()?)?.squeeze(1)?)
 }

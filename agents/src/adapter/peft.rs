@@ -34,6 +34,22 @@ fn shared_head(spec: &AdapterSpec, family: Family) -> Option<&HeadSpec> {
     spec.head.as_ref().filter(|head| !moved && head.is_of(family))
 }
 
+/// Targets as PEFT reads them in a list. There `all-linear` would be the name of a module, and alone it would take
+/// in more than the maps of the blocks, such as BERT's pooler.
+fn modules(targets: &[String], architecture: &Architecture) -> Vec<String> {
+    let named = |target: &String| match target.as_str() {
+        "all-linear" => {
+            let paths = architecture.targets(target).into_iter();
+            paths.filter_map(|module| Some(module.path(architecture.family)?.to_owned())).collect()
+        }
+        _ => vec![target.clone()],
+    };
+    let mut modules: Vec<String> = targets.iter().flat_map(named).collect();
+    modules.sort_unstable();
+    modules.dedup();
+    modules
+}
+
 /// PEFT's configuration of an adapter; `peft_type` is null for kinds that PEFT does not know.
 pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
     let head = shared_head(spec, architecture.family);
@@ -51,7 +67,7 @@ pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
                 "r": rank,
                 "lora_alpha": alpha,
                 "lora_dropout": lora.dropout,
-                "target_modules": lora.targets,
+                "target_modules": modules(&lora.targets, architecture),
                 "use_rslora": lora.rank_stabilized,
                 "use_dora": lora.dora,
                 "bias": "none",
@@ -61,15 +77,15 @@ pub(crate) fn config(spec: &AdapterSpec, architecture: &Architecture) -> Value {
         }
         Method::Ia3(ia3) => json!({
             "peft_type": "IA3",
-            "target_modules": ia3.targets,
-            "feedforward_modules": ia3.feedforward,
+            "target_modules": modules(&ia3.targets, architecture),
+            "feedforward_modules": modules(&ia3.feedforward, architecture),
             "fan_in_fan_out": false,
             "init_ia3_weights": true,
         }),
         Method::Vera(vera) => json!({
             "peft_type": "VERA",
             "r": vera.rank,
-            "target_modules": vera.targets,
+            "target_modules": modules(&vera.targets, architecture),
             "vera_dropout": vera.dropout,
             "d_initial": vera.d_initial,
             "save_projection": true,

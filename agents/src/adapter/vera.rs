@@ -49,10 +49,9 @@ pub(crate) fn initial(
 ) -> Result<BTreeMap<String, Tensor>> {
     let device = backbone.network.device();
     let mut tensors = BTreeMap::new();
-    let (mut widest_in, mut widest_out) = (0, 0);
+    let [widest_out, widest_in] = widest(spec, backbone)?;
     for (layer, module, path) in sites(&spec.targets, backbone)? {
-        let &[out, width] = map(backbone, layer, module)?.weight.dims() else { continue };
-        (widest_in, widest_out) = (widest_in.max(width), widest_out.max(out));
+        let &[out, _] = map(backbone, layer, module)?.weight.dims() else { continue };
         let inner = (Tensor::ones(spec.rank, DType::F32, device)? * spec.d_initial)?;
         tensors.insert(format!("{path}.vera_lambda_d"), inner);
         let outer = Tensor::zeros(out, DType::F32, device)?;
@@ -65,6 +64,16 @@ pub(crate) fn initial(
     let shape = [widest_out, spec.rank];
     tensors.insert(B.to_owned(), normal(&shape, spread(spec.rank), seed.child(B), device)?);
     Ok(tensors)
+}
+
+/// The most outputs and the most inputs of an adapted map: what the shared matrices are cut from.
+pub(crate) fn widest(spec: &VeraSpec, backbone: &Backbone) -> Result<[usize; 2]> {
+    let mut most = [0, 0];
+    for (layer, module, _) in sites(&spec.targets, backbone)? {
+        let &[out, width] = map(backbone, layer, module)?.weight.dims() else { continue };
+        most = [most[0].max(out), most[1].max(width)];
+    }
+    Ok(most)
 }
 
 /// The updates of every site.

@@ -22,16 +22,24 @@ const CONFIG: &str = include_str!("../../polylogue-tiny/config.json");
 const TOKENIZER: &[u8] = include_bytes!("../../polylogue-tiny/tokenizer.json");
 const WEIGHTS: &[u8] = include_bytes!("../../polylogue-tiny/model.safetensors");
 
-/// Loads the embedded backbone.
+/// Loads the embedded backbone, computing in f32.
 ///
 /// # Errors
 /// On a tensor failure only: the embedded files are tested.
 pub fn polylogue_tiny(device: &Device) -> Result<Backbone> {
+    polylogue_tiny_as(DType::F32, device)
+}
+
+/// Loads the embedded backbone, computing in `dtype`.
+///
+/// # Errors
+/// On a tensor failure only: the embedded files are tested.
+pub fn polylogue_tiny_as(dtype: DType, device: &Device) -> Result<Backbone> {
     let path = Path::new(NAME);
     let architecture = Architecture::from_json(CONFIG, path)?;
     let checkpoint = Checkpoint::from_bytes(WEIGHTS, path)?;
     let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
-    Backbone::read(architecture, &checkpoint, tokenizer, DType::F32, device)
+    Backbone::read(architecture, &checkpoint, tokenizer, dtype, device)
 }
 
 /// The SHA-256 of each embedded file, by name.

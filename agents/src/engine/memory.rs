@@ -28,13 +28,16 @@ pub struct Footprint {
     pub training: u64,
     /// Keys and values.
     pub cache: u64,
+    /// What was said in episodes in progress, and waits to be read.
+    pub messages: u64,
 }
 
 impl Footprint {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.backbones + self.adapters + self.training + self.cache
+        let parts = [self.backbones, self.adapters, self.training, self.cache, self.messages];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Refuses what cannot fit into `available` bytes; nothing is refused where that is not known.
@@ -52,6 +55,7 @@ impl Footprint {
             (self.adapters, "fewer agents, or a smaller rank or `freeze_layers` for them"),
             (self.training, "a smaller `micro_batch_tokens`, or `recompute = true`"),
             (self.cache, "a smaller `concurrent_episodes` or `max_tokens`"),
+            (self.messages, "fewer agents, `rounds` or `concurrent_episodes`, or another topology"),
         ];
         let largest = parts.into_iter().max_by_key(|(bytes, _)| *bytes);
         let advice = largest.map_or("", |(_, advice)| advice);
@@ -63,12 +67,13 @@ impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (backbones {}, adapters {}, training {}, cache {})",
+            "{} (backbones {}, adapters {}, training {}, cache {}, messages {})",
             mib(self.total()),
             mib(self.backbones),
             mib(self.adapters),
             mib(self.training),
-            mib(self.cache)
+            mib(self.cache),
+            mib(self.messages)
         )
     }
 }

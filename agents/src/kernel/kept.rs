@@ -9,10 +9,6 @@ use half::{bf16, f16};
 
 use super::lanes::{Lanes, from_f16};
 
-/// Numbers of a block of 8-bit integers with one scale, and the bytes of such a block (GGUF's `Q8_0`).
-pub(super) const BLOCK: usize = 32;
-pub(super) const BLOCK_BYTES: usize = BLOCK + 2;
-
 /// A way of keeping numbers.
 pub(super) trait Kept: Copy {
     /// Whether rows are first written out as f32 where several rows of `x` need them.
@@ -27,16 +23,6 @@ pub(super) trait Kept: Copy {
     /// As [`Lanes`], and the row must have these numbers.
     unsafe fn load<L: Lanes>(row: *const u8, at: usize) -> L;
 
-    /// Thirty-two numbers from `at` on, which is a multiple of thirty-two.
-    ///
-    /// # Safety
-    /// As [`Self::load`].
-    #[inline(always)]
-    unsafe fn load_two<L: Lanes>(row: *const u8, at: usize) -> [L; 2] {
-        // SAFETY: as the caller says.
-        unsafe { [Self::load(row, at), Self::load(row, at + 16)] }
-    }
-
     /// One number.
     ///
     /// # Safety
@@ -50,8 +36,6 @@ pub(super) struct Plain<'a>(pub(super) &'a [f32]);
 pub(super) struct Brain<'a>(pub(super) &'a [bf16]);
 #[derive(Clone, Copy)]
 pub(super) struct Half<'a>(pub(super) &'a [f16]);
-#[derive(Clone, Copy)]
-pub(super) struct Eight<'a>(pub(super) &'a [u8]);
 
 // SAFETY of every block below: the caller vouches for processor and row; unaligned reads are always good.
 impl Kept for Plain<'_> {
@@ -114,46 +98,5 @@ impl Kept for Half<'_> {
     unsafe fn one(row: *const u8, at: usize) -> f32 {
         // SAFETY: see above.
         from_f16(unsafe { row.cast::<u16>().add(at).read_unaligned() })
-    }
-}
-
-impl Kept for Eight<'_> {
-    const EXPAND: bool = true;
-
-    #[inline(always)]
-    fn row(&self, row: usize, width: usize) -> (*const u8, usize) {
-        let bytes = width / BLOCK * BLOCK_BYTES;
-        (self.0[row * bytes..].as_ptr(), bytes)
-    }
-
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(row: *const u8, at: usize) -> L {
-        // SAFETY: see above; sixteen numbers never cross a block of 32.
-        unsafe {
-            let block = row.add(at / BLOCK * BLOCK_BYTES);
-            let scale = L::splat_f16(block.cast::<u16>().read_unaligned());
-            L::load_i8(block.add(2 + at % BLOCK).cast()).times(scale)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_two<L: Lanes>(row: *const u8, at: usize) -> [L; 2] {
-        // SAFETY: see above; they are a block.
-        unsafe {
-            let block = row.add(at / BLOCK * BLOCK_BYTES);
-            let scale = L::splat_f16(block.cast::<u16>().read_unaligned());
-            let numbers = block.add(2).cast::<i8>();
-            [L::load_i8(numbers).times(scale), L::load_i8(numbers.add(16)).times(scale)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn one(row: *const u8, at: usize) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let block = row.add(at / BLOCK * BLOCK_BYTES);
-            let scale = from_f16(block.cast::<u16>().read_unaligned());
-            f32::from(block.add(2 + at % BLOCK).cast::<i8>().read()) * scale
-        }
     }
 }

@@ -13,11 +13,9 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_bf16(at: *const u16) -> Self;
     /// Numbers of IEEE half precision, given by their bits.
     unsafe fn load_f16(at: *const u16) -> Self;
-    unsafe fn load_i8(at: *const i8) -> Self;
-    /// Sixteen times the same number of IEEE half precision.
-    unsafe fn splat_f16(bits: u16) -> Self;
     unsafe fn store(self, at: *mut f32);
     unsafe fn times(self, other: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
     /// `self + a · b`, rounded once where the processor can.
     unsafe fn plus(self, a: Self, b: Self) -> Self;
     /// The sum: halves added to each other until one number is left.
@@ -80,6 +78,11 @@ impl Portable {
         // SAFETY: the caller's pointer is good for sixteen numbers.
         Self(std::array::from_fn(|i| f(unsafe { at.add(i).read_unaligned() })))
     }
+
+    #[inline(always)]
+    pub(super) fn from_fn(f: impl Fn(usize) -> f32) -> Self {
+        Self(std::array::from_fn(f))
+    }
 }
 
 impl Lanes for Portable {
@@ -107,17 +110,6 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: as the trait says.
-        unsafe { Self::each(at, f32::from) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat_f16(bits: u16) -> Self {
-        Self([from_f16(bits); 16])
-    }
-
-    #[inline(always)]
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: as the trait says.
         unsafe { at.cast::<[f32; 16]>().write_unaligned(self.0) };
@@ -126,6 +118,11 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn times(self, other: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
 
     #[inline(always)]

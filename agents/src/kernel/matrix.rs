@@ -1,4 +1,5 @@
-//! Products of a few rows with a matrix that is read once: `y = x · wᵀ` in f32, whatever the matrix is kept in.
+//! Products of a few rows with a matrix that is read once: `y = x · wᵀ`, in f32 where the matrix is kept in
+//! 32 or 16 bits, in integers where it is kept in blocks of 8 bits.
 
 #![expect(
     unsafe_code,
@@ -10,10 +11,12 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::kept::{BLOCK, BLOCK_BYTES, Brain, Eight, Half, Plain};
+use super::eight::{self, BLOCK_BYTES};
+use super::kept::{Brain, Half, Plain};
 use super::lanes::{Lanes, from_f16};
-use super::tile::{Input, LINE, Product};
-use super::{Board, Task, dispatch, prefetch};
+use super::rounded::{BLOCK, Rounded, Rows};
+use super::tile::{LINE, Product};
+use super::{Board, Task, dispatch, dispatch_integers, prefetch, prefetch_near, tile};
 
 /// Numbers as they are kept in memory.
 #[derive(Clone, Copy, Debug)]
@@ -73,16 +76,30 @@ impl<'a> Matrix<'a> {
         Self { numbers, rows: count, width, after: self.after + self.rows - rows.end }
     }
 
+    /// Where it begins and ends.
+    fn span(&self) -> [*const u8; 2] {
+        let range = match self.numbers {
+            Numbers::F32(all) => bytes(all),
+            Numbers::Bf16(all) => bytes(all),
+            Numbers::F16(all) => bytes(all),
+            Numbers::Q8(all) => bytes(all),
+        };
+        [range.start, range.end]
+    }
+
     /// Asks for its beginning, which will be multiplied soon.
     pub(crate) fn ask(&self, bytes: usize) {
-        let (start, all) = match self.numbers {
-            Numbers::F32(all) => (all.as_ptr().cast::<u8>(), size_of_val(all)),
-            Numbers::Bf16(all) => (all.as_ptr().cast(), size_of_val(all)),
-            Numbers::F16(all) => (all.as_ptr().cast(), size_of_val(all)),
-            Numbers::Q8(all) => (all.as_ptr(), all.len()),
-        };
-        for at in (0..bytes.min(all)).step_by(LINE) {
+        let [start, end] = self.span();
+        for at in (0..bytes.min(end.addr() - start.addr())).step_by(LINE) {
             prefetch(start.wrapping_add(at));
+        }
+    }
+
+    /// Asks for all of it, which is small and read next.
+    pub(crate) fn ask_near(&self) {
+        let [start, end] = self.span();
+        for at in (0..end.addr() - start.addr()).step_by(LINE) {
+            prefetch_near(start.wrapping_add(at));
         }
     }
 
@@ -104,23 +121,22 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Writes the products of every row of `x` (`stride` numbers apart, `count` of them) with every row of
-    /// the matrix to `target`. `scratch` is used as it likes.
-    pub(crate) fn product(
-        &self,
-        x: &[f32],
-        stride: usize,
-        count: usize,
-        scratch: &mut Vec<f32>,
-        target: Target<'_>,
-    ) {
+    /// Whether products with it take rounded rows.
+    pub(crate) fn rounds(&self) -> bool {
+        matches!(self.numbers, Numbers::Q8(_))
+    }
+
+    /// Writes the products of every row of the input with every row of the matrix to `target`.
+    pub(crate) fn product(&self, input: Input<'_>, scratch: &mut Scratch, target: Target<'_>) {
+        let Input { x, stride, count, rounded } = input;
         if count == 0 || self.rows == 0 {
             return;
         }
         assert!(stride >= self.width && x.len() >= (count - 1) * stride + self.width);
         assert!(target.count >= (count - 1) * target.stride + self.rows);
-        let input = Input { x, stride, count };
+        let input = tile::Input { x, stride, count };
         let (rows, width, after) = (self.rows, self.width, self.after);
+        let Scratch { expanded: scratch, eight } = scratch;
         match self.numbers {
             Numbers::F32(all) => {
                 dispatch(Product { rows, width, after, kept: Plain(all), input, scratch, target });
@@ -132,14 +148,24 @@ impl<'a> Matrix<'a> {
                 dispatch(Product { rows, width, after, kept: Half(all), input, scratch, target });
             }
             Numbers::Q8(all) => {
-                dispatch(Product { rows, width, after, kept: Eight(all), input, scratch, target });
+                let own;
+                let input = if let Some(rounded) = rounded {
+                    rounded
+                } else {
+                    own = Rounded::of(x, stride, count, width);
+                    // SAFETY: nobody else knows these rows.
+                    unsafe { own.rows(0, count) }
+                };
+                assert!(input.count() == count && input.width() == width);
+                let scratch = eight;
+                dispatch_integers(eight::Product { rows, after, all, input, scratch, target });
             }
         }
     }
 
-    /// The products of rows of eight f32 numbers with `u`, sixteen at a time; false, and nothing done, where
+    /// Adds the products of rows of eight f32 numbers with `u` to `out`; false, and nothing done, where
     /// this matrix is none of that kind.
-    pub(crate) fn narrow_product(&self, u: &[f32], out: &mut [f32]) -> bool {
+    pub(crate) fn add_narrow_product(&self, u: &[f32], out: &mut [f32]) -> bool {
         let Numbers::F32(all) = self.numbers else { return false };
         if self.width != 8 || u.len() != 8 || out.len() != self.rows {
             return false;
@@ -147,6 +173,38 @@ impl<'a> Matrix<'a> {
         dispatch(Narrow { all, u, out });
         true
     }
+}
+
+fn bytes<T>(all: &[T]) -> Range<*const u8> {
+    let all = all.as_ptr_range();
+    all.start.cast()..all.end.cast()
+}
+
+/// Rows to multiply with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input<'a> {
+    /// Numbers, each row `stride` after the one before.
+    pub(crate) x: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+    /// The same rows rounded, where that was done before; a product that takes rounded rows does it itself
+    /// otherwise.
+    pub(crate) rounded: Option<Rows<'a>>,
+}
+
+impl<'a> Input<'a> {
+    /// One row.
+    pub(crate) fn one(x: &'a [f32]) -> Self {
+        Self { x, stride: x.len(), count: 1, rounded: None }
+    }
+}
+
+/// Memory of one thread, which products use as they like.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Rows of the matrix in f32.
+    expanded: Vec<f32>,
+    eight: eight::Scratch,
 }
 
 /// Where products go: one row of numbers for each row that was multiplied, `stride` apart.
@@ -192,14 +250,18 @@ impl Task for Narrow<'_> {
         let mut out = self.out.chunks_exact_mut(16);
         let mut rows = self.all.chunks_exact(128);
         for (out, rows) in out.by_ref().zip(rows.by_ref()) {
-            // SAFETY: sixteen rows of eight numbers are 128, and `twice` holds sixteen.
-            out.copy_from_slice(&unsafe { L::eights(rows.as_ptr(), L::load(twice.as_ptr())) });
+            // SAFETY: sixteen rows of eight numbers are 128, and `twice` and `out` hold sixteen.
+            unsafe {
+                let products = L::eights(rows.as_ptr(), L::load(twice.as_ptr()));
+                let at = out.as_mut_ptr();
+                L::load(at).add(L::load(products.as_ptr())).store(at);
+            }
         }
         for (out, row) in out.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(8)) {
             let mut last = [0.0; 128];
             last[..8].copy_from_slice(row);
-            // SAFETY: `last` holds 128 numbers, and portable lanes ask nothing of the processor.
-            *out = unsafe { L::eights(last.as_ptr(), L::load(twice.as_ptr())) }[0];
+            // SAFETY: `last` holds 128 numbers, and `twice` sixteen.
+            *out += unsafe { L::eights(last.as_ptr(), L::load(twice.as_ptr())) }[0];
         }
     }
 }

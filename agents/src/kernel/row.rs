@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::lanes::Lanes;
-use super::{Matrix, Numbers, Target, Task, dispatch};
+use super::{Input, Matrix, Numbers, Scratch, Target, Task, dispatch};
 use crate::backbone::architecture::Activation;
 use crate::backbone::scalar;
 
@@ -124,14 +124,15 @@ pub(crate) fn attend<'b>(
             (index, seen.start.max(start) - start..seen.end.min(start + size) - start)
         })
     };
-    let mut unused = Vec::new();
+    let input = Input { x: queries, stride: width, count: heads, rounded: None };
+    let mut unused = Scratch::default();
     for (index, part) in parts() {
         let (keys, _) = block(index);
         let first = index * size + part.start - seen.start;
         let keys = Numbers::F32(&keys[part.start * width..part.end * width]);
         let Some(keys) = Matrix::new(keys, part.len(), width) else { continue };
         let target = Target::new(&mut scores[first..], count);
-        keys.product(queries, width, heads, &mut unused, target);
+        keys.product(input, &mut unused, target);
     }
     scores.iter_mut().for_each(|score| *score *= scale);
     out.fill(0.0);

@@ -15,7 +15,8 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 fn product(matrix: Matrix<'_>, x: &[f32], rows: usize) -> Vec<f32> {
     let mut y = vec![0.0; rows * matrix.rows()];
     let target = Target::new(&mut y, matrix.rows());
-    matrix.product(x, matrix.width(), rows, &mut Vec::new(), target);
+    let input = Input { x, stride: matrix.width(), count: rows, rounded: None };
+    matrix.product(input, &mut Scratch::default(), target);
     y
 }
 
@@ -28,6 +29,15 @@ fn exact(w: &[f32], x: &[f32], rows: usize, width: usize) -> Vec<f64> {
     let y = tensor(x).matmul(&tensor(w).t().unwrap()).unwrap();
     assert_eq!(y.dim(0).unwrap(), rows);
     y.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Every block of 32 numbers rounded to integers up to 127 and a scale, half to even.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let block = |x: &[f32]| -> Vec<f32> {
+        let scale = x.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
+        x.iter().map(|x| (x / scale).round_ties_even() * scale).collect()
+    };
+    x.chunks(BLOCK).flat_map(block).collect()
 }
 
 #[test]
@@ -61,7 +71,9 @@ fn products_are_those_of_candle_and_the_same_in_any_company() {
             assert_eq!(row, plain[(rows - 1) * width..]);
             let all = product(matrix, &x, 19);
             let bound = 2e-6 * width as f64;
-            for (found, exact) in all.iter().zip(exact(&plain, &x, 19, width)) {
+            // Products with 8-bit integers are those of rounded numbers, and no less exact.
+            let read = if matrix.rounds() { rounded(&x) } else { x.clone() };
+            for (found, exact) in all.iter().zip(exact(&plain, &read, 19, width)) {
                 assert!((f64::from(*found) - exact).abs() < bound, "{found} {exact}");
             }
             for count in 1..19 {
@@ -75,17 +87,85 @@ fn products_are_those_of_candle_and_the_same_in_any_company() {
 }
 
 #[test]
-fn narrow_products_are_products() {
+fn rounding_is_to_the_nearest_of_255_numbers() {
+    let block = |x: &[f32]| {
+        let one = Rounded::of(x, x.len(), 1, x.len());
+        #[expect(unsafe_code, reason = "tests read the block itself")]
+        // SAFETY: nobody writes the row, and it has a block.
+        unsafe {
+            *one.rows(0, 1).start(0)
+        }
+    };
+    let x = numbers(BLOCK, 9);
+    let found = block(&x);
+    let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+    assert_eq!(found.scale, largest / 127.0);
+    assert_eq!(found.integers.iter().map(|q| q.unsigned_abs()).max(), Some(127));
+    assert_eq!(found.offset, -128 * found.integers.iter().map(|&q| i32::from(q)).sum::<i32>());
+    for (&integer, x) in found.integers.iter().zip(&x) {
+        assert!((f32::from(integer) * found.scale - x).abs() <= 0.5001 * found.scale);
+    }
+    // Halves go to the even neighbour; zeros and numbers next to nothing are no division by zero.
+    let mut x = [0.0; BLOCK];
+    assert_eq!((block(&x).scale, block(&x).integers), (0.0, [0; BLOCK]));
+    x[..5].copy_from_slice(&[127.0, 2.5, 3.5, -2.5, -127.0]);
+    assert_eq!(block(&x).integers[..6], [127, 2, 4, -2, -127, 0]);
+    assert_eq!(block(&[f32::from_bits(1); BLOCK]).integers, [0; BLOCK]);
+    // What is not finite stays so.
+    for bad in [f32::NAN, f32::INFINITY] {
+        x[7] = bad;
+        assert!(!block(&x).scale.is_finite());
+    }
+}
+
+#[test]
+fn every_width_of_instructions_multiplies_integers_alike() {
+    for (rows, width, count) in [(37, 96, 1), (16, 576, 11), (5, 32, 9)] {
+        // Any bytes, -128 among them, under scales from 2⁻¹⁴ to 2.
+        let blocks = rows * width / BLOCK;
+        let all: Vec<u8> = (0..blocks * eight::BLOCK_BYTES)
+            .map(|i| match i % eight::BLOCK_BYTES {
+                1 => (i * 7 % 60 + 4) as u8,
+                2 => 0x80,
+                _ => (i * i * 31 + i * 7 + i / 251) as u8,
+            })
+            .collect();
+        let x = numbers(count * width, 10);
+        let input = Rounded::of(&x, width, count, width);
+        let on = |processor: Width| {
+            let mut y = vec![0.0; count * rows];
+            let target = Target::new(&mut y, rows);
+            #[expect(unsafe_code, reason = "tests multiply rounded rows themselves")]
+            // SAFETY: nobody writes the rows.
+            let input = unsafe { input.rows(0, count) };
+            let scratch = &mut eight::Scratch::default();
+            let all = all.as_slice();
+            let product = eight::Product { rows, after: 0, all, input, scratch, target };
+            integers_on(processor, product);
+            y
+        };
+        let expected = on(Width::Portable);
+        assert!(expected.iter().any(|&y| y.abs() > 1.0));
+        assert_eq!(on(Width::integers()), expected);
+        #[cfg(target_arch = "x86_64")]
+        if Width::integers() == Width::Avx512 {
+            assert_eq!(on(Width::Avx2), expected);
+        }
+    }
+}
+
+#[test]
+fn narrow_products_are_added() {
     let (w, u) = (numbers(8 * 37, 3), numbers(8, 4));
     let matrix = Matrix::new(Numbers::F32(&w), 37, 8).unwrap();
-    let mut out = vec![0.0; 37];
-    assert!(matrix.narrow_product(&u, &mut out));
+    let mut out = vec![0.5; 37];
+    assert!(matrix.add_narrow_product(&u, &mut out));
     for (found, exact) in out.iter().zip(exact(&w, &u, 1, 8)) {
-        assert!((f64::from(*found) - exact).abs() < 1e-5);
+        assert!((f64::from(*found) - 0.5 - exact).abs() < 1e-5);
     }
     for first in [1, 5, 20] {
-        let mut part = vec![0.0; 37 - first];
-        assert!(matrix.part(first..37).narrow_product(&u, &mut part));
+        let mut part = vec![0.5; 37 - first];
+        assert!(matrix.part(first..37).add_narrow_product(&u, &mut part));
         assert_eq!(part, out[first..]);
     }
 }

@@ -92,18 +92,10 @@ impl<K: Kept> Task for Product<'_, K> {
 /// As [`Kept::load`]; `out` must be good for `width` numbers rounded up to sixteen.
 #[inline(always)]
 unsafe fn expand_row<L: Lanes, K: Kept>(row: *const u8, width: usize, out: *mut f32) {
-    let (paired, whole) = (width / 32 * 32, width / 16 * 16);
-    for at in (0..paired).step_by(32) {
+    let whole = width / 16 * 16;
+    for at in (0..whole).step_by(16) {
         // SAFETY: as the caller says.
-        unsafe {
-            let [first, second] = K::load_two::<L>(row, at);
-            first.store(out.add(at));
-            second.store(out.add(at + 16));
-        }
-    }
-    if paired < whole {
-        // SAFETY: as the caller says.
-        unsafe { K::load::<L>(row, paired).store(out.add(paired)) };
+        unsafe { K::load::<L>(row, at).store(out.add(at)) };
     }
     for at in whole..width {
         // SAFETY: as the caller says.
@@ -113,9 +105,9 @@ unsafe fn expand_row<L: Lanes, K: Kept>(row: *const u8, width: usize, out: *mut 
 
 /// Memory that is asked for while a tile is multiplied.
 #[derive(Clone, Copy)]
-struct Ahead {
+pub(super) struct Ahead {
     next: *const u8,
-    /// Lines that are still to be asked for, for each sixteen numbers of a row.
+    /// Lines that are still to be asked for, for each sixteen numbers (or block) of a row.
     left: usize,
     /// How many of them in one pass over the tile.
     each: usize,
@@ -126,13 +118,18 @@ impl Ahead {
     #[inline(always)]
     fn of(start: *const u8, bytes: usize, width: usize, count: usize) -> Self {
         let lines = (TILE * bytes * 16).div_ceil(LINE * width);
-        let next = start.wrapping_add(AHEAD * TILE * bytes);
-        Self { next, left: lines, each: lines.div_ceil(count.div_ceil(QUAD)) }
+        Self::new(start.wrapping_add(AHEAD * TILE * bytes), lines, count.div_ceil(QUAD))
     }
 
-    /// How many for each sixteen numbers in the next pass.
+    /// `lines` lines from `next` on for each piece of a row, evenly in so many passes.
     #[inline(always)]
-    fn take(&mut self) -> usize {
+    pub(super) fn new(next: *const u8, lines: usize, passes: usize) -> Self {
+        Self { next, left: lines, each: lines.div_ceil(passes) }
+    }
+
+    /// How many for each piece in the next pass.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> usize {
         let taken = self.each.min(self.left);
         self.left -= taken;
         taken
@@ -140,7 +137,7 @@ impl Ahead {
 
     /// Asks for some lines.
     #[inline(always)]
-    fn ask(&mut self, lines: usize) {
+    pub(super) fn ask(&mut self, lines: usize) {
         for _ in 0..lines {
             prefetch(self.next);
             self.next = self.next.wrapping_add(LINE);
@@ -229,7 +226,8 @@ unsafe fn running<L: Lanes, K: Kept, const M: usize, const N: usize>(
                 *x = [L::load(from), L::load(from.add(16))];
             }
             for (n, sums) in sums.iter_mut().enumerate() {
-                let [first, second] = K::load_two::<L>(start.add(n * bytes), at);
+                let row = start.add(n * bytes);
+                let (first, second) = (K::load::<L>(row, at), K::load::<L>(row, at + 16));
                 for (sum, x) in sums.iter_mut().zip(xs) {
                     *sum = sum.plus(first, x[0]).plus(second, x[1]);
                 }

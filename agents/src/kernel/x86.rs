@@ -2,8 +2,11 @@
 
 #![expect(unsafe_code, reason = "vector instructions exist on some processors only")]
 
+mod integers;
+
 use std::arch::x86_64::*;
 
+pub(super) use self::integers::{product_with_avx2, product_with_vnni};
 use super::Task;
 use super::lanes::Lanes;
 
@@ -60,18 +63,6 @@ impl Lanes for Wide {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) })
-    }
-
-    #[inline(always)]
-    unsafe fn splat_f16(bits: u16) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits.cast_signed())) })
-    }
-
-    #[inline(always)]
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(at, self.0) };
@@ -81,6 +72,12 @@ impl Lanes for Wide {
     unsafe fn times(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -213,27 +210,6 @@ impl Lanes for Pair {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let all = _mm_loadu_si128(at.cast());
-            Self(
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(all))),
-            )
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn splat_f16(bits: u16) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let all = _mm256_cvtph_ps(_mm_set1_epi16(bits.cast_signed()));
-            Self(all, all)
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: see above.
         unsafe {
@@ -246,6 +222,12 @@ impl Lanes for Pair {
     unsafe fn times(self, other: Self) -> Self {
         // SAFETY: see above.
         unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
     }
 
     #[inline(always)]

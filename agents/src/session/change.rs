@@ -7,7 +7,7 @@ use crate::adapter::update::{Lora, Update};
 use crate::backbone::Architecture;
 use crate::backbone::names::Module;
 use crate::error::Result;
-use crate::kernel::{Matrix, Target};
+use crate::kernel::{Input, Matrix, Scratch, Target};
 
 use super::plan::{Supply, Vector};
 
@@ -96,20 +96,15 @@ fn change<'a, 'g>(update: &'a Update, supply: &mut impl Supply<'a, 'g>) -> Resul
 }
 
 impl LowRank<'_> {
-    /// Asks for what a narrow product reads.
-    pub(super) fn ask(&self) {
-        self.a.ask(usize::MAX);
-    }
-
-    /// Asks for what [`Self::widen`] reads for these outputs.
-    pub(super) fn ask_for(&self, outputs: Range<usize>) {
-        self.b.part(outputs).ask(usize::MAX);
+    /// What [`Self::widen`] reads for these outputs.
+    pub(super) fn widening(&self, outputs: Range<usize>) -> Matrix<'_> {
+        self.b.part(outputs)
     }
 
     /// The narrow product `scale · inner ∘ A·x` of a row.
-    pub(super) fn narrow(&self, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
+    pub(super) fn narrow(&self, x: &[f32], scratch: &mut Scratch, out: &mut [f32]) {
         let rank = self.a.rows();
-        self.a.product(x, x.len(), 1, scratch, Target::new(out, rank));
+        self.a.product(Input::one(x), scratch, Target::new(out, rank));
         out[..rank].iter_mut().for_each(|u| *u *= self.scale);
         if let Some(inner) = &self.inner {
             out.iter_mut().zip(inner.iter()).for_each(|(u, inner)| *u *= inner);
@@ -120,17 +115,16 @@ impl LowRank<'_> {
     pub(super) fn widen(&self, narrow: &[f32], start: usize, outputs: &mut [f32], own: &mut Own) {
         let b = self.b.part(start..start + outputs.len());
         let u = &narrow[..self.b.width()];
-        let Own { scratch, wide } = own;
-        wide.clear();
-        wide.resize(outputs.len(), 0.0);
-        let wide_count = wide.len();
-        if !b.narrow_product(u, wide) {
-            b.product(u, u.len(), 1, scratch, Target::new(wide, wide_count));
+        if self.outer.is_some() || !b.add_narrow_product(u, outputs) {
+            let Own { scratch, wide, .. } = own;
+            wide.clear();
+            wide.resize(outputs.len(), 0.0);
+            b.product(Input::one(u), scratch, Target::new(wide, outputs.len()));
+            if let Some(outer) = &self.outer {
+                wide.iter_mut().zip(&outer[start..]).for_each(|(x, outer)| *x *= outer);
+            }
+            outputs.iter_mut().zip(wide.iter()).for_each(|(y, x)| *y += x);
         }
-        if let Some(outer) = &self.outer {
-            wide.iter_mut().zip(&outer[start..]).for_each(|(x, outer)| *x *= outer);
-        }
-        outputs.iter_mut().zip(wide.iter()).for_each(|(y, x)| *y += x);
         if let Some(stretch) = &self.stretch {
             outputs.iter_mut().zip(&stretch[start..]).for_each(|(y, stretch)| *y *= stretch);
         }
@@ -140,6 +134,7 @@ impl LowRank<'_> {
 /// Memory of one thread.
 #[derive(Default)]
 pub(super) struct Own {
-    pub(super) scratch: Vec<f32>,
+    pub(super) scratch: Scratch,
+    pub(super) scores: Vec<f32>,
     pub(super) wide: Vec<f32>,
 }

@@ -18,7 +18,7 @@ use super::plan::{Layer, Map, Plan, Weights};
 use super::turn::Turns;
 use crate::backbone::Architecture;
 use crate::backbone::names::{Module, Place};
-use crate::kernel::{Board, Member, normalize};
+use crate::kernel::{BLOCK, Board, Member, Rounded, normalize};
 
 /// What a row of a pass reads.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,9 @@ pub(super) struct Pass<'a> {
     rank: usize,
     heads: Board,
     logits: Board,
+    /// What maps in 8 bits read, rounded: normed, mixed and inner activations, and the heads.
+    rounded: [Option<Rounded>; 3],
+    rounded_heads: Option<Rounded>,
     /// Whether an adapter scales inputs anywhere.
     scales: bool,
     /// Whether a sequence has several rows.
@@ -123,7 +126,21 @@ impl<'a> Pass<'a> {
         let wide = if inputs { hidden.max(inner).max(shape.query_width()) } else { 0 };
         let several = given.sequences.len() < count;
         let board = |width: usize| Board::new(count * width);
+        let rounds = |set: Set| {
+            let mut layers = given.plan.weights.iter().flat_map(|weights| &weights.layers);
+            layers.any(|layer| set.maps(layer).iter().any(|map| map.matrix.rounds()))
+        };
+        let rounded = |any: bool, width| any.then(|| Rounded::new(count, width));
+        // Queries that share a key head are mixed at once; no block may be of two of them.
+        let alone = (shape.query_width() / shape.key_heads).is_multiple_of(BLOCK);
+        let head = given.plan.weights.iter().any(|weights| weights.outer.head.rounds());
         Self {
+            rounded: [
+                rounded(rounds(Set::Attention) || rounds(Set::Gate), hidden),
+                rounded(rounds(Set::Output) && alone, shape.query_width()),
+                rounded(rounds(Set::Down), inner),
+            ],
+            rounded_heads: head.then(|| Rounded::new(wanted, hidden)),
             stream: board(hidden),
             normed: board(hidden),
             attention: board(shape.query_width() + 2 * shape.key_width()),
@@ -249,6 +266,7 @@ impl<'a> Pass<'a> {
         // SAFETY: this row is the item's own.
         let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
         self.norm(row, weights.layers[layer].norm(Place::BeforeAttention), out);
+        self.round(row, Set::Attention, out);
         self.adapt(row, layer, Set::Attention, own);
     }
 
@@ -261,6 +279,7 @@ impl<'a> Pass<'a> {
         // SAFETY: this row is the item's own.
         let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
         self.norm(row, weights.norm(Place::BeforeMlp), out);
+        self.round(row, Set::Gate, out);
         self.adapt(row, layer, Set::Gate, own);
     }
 
@@ -271,6 +290,23 @@ impl<'a> Pass<'a> {
             Set::Attention | Set::Gate => (&self.normed, architecture.hidden),
             Set::Output => (&self.mixed, architecture.query_width()),
             Set::Down => (&self.inner, architecture.inner),
+        }
+    }
+
+    /// The same rounded, where that is done once for all maps.
+    fn rounded(&self, set: Set) -> Option<&Rounded> {
+        match set {
+            Set::Attention | Set::Gate => self.rounded[0].as_ref(),
+            Set::Output => self.rounded[1].as_ref(),
+            Set::Down => self.rounded[2].as_ref(),
+        }
+    }
+
+    /// Rounds what a row gives the maps of a set.
+    fn round(&self, row: usize, set: Set, x: &[f32]) {
+        if let Some(rounded) = self.rounded(set) {
+            // SAFETY: this row is the item's own.
+            unsafe { rounded.write(row, 0, x) };
         }
     }
 
@@ -298,12 +334,6 @@ impl<'a> Pass<'a> {
             if let Some(Change::LowRank(low)) = change
                 && map.start == 0
             {
-                // Those of the next row come from memory meanwhile.
-                let next = (row + 1 < self.given.rows.len())
-                    .then(|| self.change(row + 1, layer, map.module));
-                if let Some(Some(Change::LowRank(next))) = next {
-                    next.ask();
-                }
                 let at = (row * MODULES + map.module as usize) * self.rank;
                 // SAFETY: the narrow products of this row are the item's own.
                 let out = unsafe { self.narrow.write(at..at + self.rank) };
@@ -332,6 +362,10 @@ impl<'a> Pass<'a> {
         // SAFETY: this row is the item's own.
         let out = unsafe { self.heads.write(place * hidden..(place + 1) * hidden) };
         self.norm(row, weights.outer.final_norm.as_deref(), out);
+        if let Some(rounded) = &self.rounded_heads {
+            // SAFETY: this row is the item's own.
+            unsafe { rounded.write(place, 0, out) };
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct ModelMind {
     pub adapter: Arc<Adapter>,
     /// Sampling temperature.
     pub temperature: f64,
+    /// Which tokens may be drawn at all.
+    pub filter: Filter,
     /// Longest reply in tokens.
     pub max_tokens: usize,
 }
@@ -59,7 +61,7 @@ impl ModelMind {
         Ok(Want::Text {
             max_tokens: self.max_tokens,
             temperature: if turn.greedy { 0.0 } else { self.temperature },
-            filter: Filter::default(),
+            filter: self.filter,
             stop: prompt::stops(&self.backbone.tokenizer)?,
             stream: Box::new(seed.index(turn.episode).index(u64::from(turn.turn)).stream()),
         })

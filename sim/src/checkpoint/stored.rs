@@ -29,7 +29,7 @@ use crate::summary::{Summary, Unfinished};
 /// The largest manifest that is read, in bytes.
 const LARGEST_MANIFEST: u64 = 16 << 20;
 /// The largest state of a stage that is read, in bytes.
-const LARGEST_STATE: u64 = 256 << 20;
+pub const LARGEST_STATE: u64 = 256 << 20;
 /// The largest file of a job that is read, in bytes.
 const LARGEST: u64 = 16 << 30;
 /// No run counts further than this: what does would overflow sooner or later.

@@ -79,8 +79,12 @@ pub enum Order {
     EndTick(u64),
     /// Nothing is on its way: save the run if that is due, and open the next tick.
     GoOn,
-    /// The run is over.
+    /// A person asked for an early end: save the run as it stands, then finish it.
+    Stop,
+    /// The run is over: its last tick ends.
     Finish(u64),
+    /// The whole log is on the disk: write the summary, and end.
+    Summarize,
     /// The run cannot go on.
     Fail(String),
 }

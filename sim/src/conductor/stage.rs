@@ -71,6 +71,8 @@ pub struct Stage {
     begin: Vec<NewJob>,
     oversight: Oversight,
     stopped: bool,
+    /// Whether its end was told.
+    finished: bool,
 }
 
 impl Stage {
@@ -116,6 +118,7 @@ impl Stage {
             begin: Vec::new(),
             oversight: Oversight::default(),
             stopped: false,
+            finished: false,
         }
     }
 
@@ -155,13 +158,16 @@ impl Stage {
         full.into_iter().chain([Order::EndTick(self.tick)]).collect()
     }
 
-    /// Opens the next tick: begins episodes where there is room, and lets everyone speak who is due.
-    pub fn open_tick(&mut self, stop: bool) -> Vec<Order> {
+    /// Opens a last tick, in which the run ends early.
+    pub fn stop(&mut self) -> Vec<Order> {
         self.tick += 1;
-        if stop {
-            self.stopped = true;
-            return self.finish();
-        }
+        self.stopped = true;
+        self.finish()
+    }
+
+    /// Opens the next tick: begins episodes where there is room, and lets everyone speak who is due.
+    pub fn open_tick(&mut self) -> Vec<Order> {
+        self.tick += 1;
         self.breaker.begin(self.tick);
         if self.phase == Phase::Transfer {
             return self.train();
@@ -201,6 +207,7 @@ impl Stage {
         let generations = models.map(|(name, m)| (name.clone(), m.generation())).collect();
         let (episodes, stopped) = (self.played, self.stopped);
         self.emit(EventKind::RunFinished { episodes, stopped, generations });
+        self.finished = true;
         vec![Order::Finish(self.tick)]
     }
 }

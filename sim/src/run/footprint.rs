@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use agents::adapter::Method;
-use agents::backbone::{Architecture, builtin};
+use agents::backbone::{Architecture, Precision, builtin};
 use agents::device::DeviceKind;
 pub use agents::engine::memory::{Footprint, available};
 use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
@@ -12,6 +12,7 @@ use agents::engine::schedule::Limits;
 
 use crate::conductor::stage::HOLDOUT_WIDTH;
 use crate::scenario::{BackboneSource, Scenario, TransferPlan};
+use crate::traffic::Traffic;
 
 /// Tokens of a prompt that are reckoned with.
 const PROMPT: usize = 256;
@@ -24,11 +25,18 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
     let mut total = Footprint::default();
     for (name, plan) in &scenario.backbones {
         // What cannot be read is told, with all that is wrong with it, when it is loaded.
+        let expanded = |(architecture, _): (Architecture, u64)| {
+            let bytes =
+                of_backbone(&architecture) / Precision::F32.bytes() * plan.precision.bytes();
+            (architecture, bytes)
+        };
         let found = match &plan.source {
             BackboneSource::Builtin => embedded(),
             BackboneSource::Path(path) => of_model(path).ok(),
             BackboneSource::Hub(_) => None,
         };
+        // Quantised weights stay so in f32 only.
+        let found = if plan.precision == Precision::F32 { found } else { found.map(expanded) };
         if let Some((architecture, bytes)) = found {
             total.backbones += bytes;
             known.insert(name, architecture);
@@ -61,6 +69,8 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
             total.cache += of_cache(architecture, width, PROMPT + scenario.channel.max_tokens);
         }
     }
+    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
+    total.messages = Traffic::of(scenario).memory(episodes);
     total
 }
 

@@ -275,7 +275,7 @@ const MOST_ENTRIES: usize = 1_000;
 
 /// Whether a path, and in a folder each entry, is below the scenario's folder once links are followed. What is
 /// not there leads nowhere.
-fn stays(folder: &Path, path: &Path) -> bool {
+pub(crate) fn stays(folder: &Path, path: &Path) -> bool {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let (Ok(root), Ok(real)) = (folder.canonicalize(), path.canonicalize()) else { return true };
     if !real.starts_with(&root) {

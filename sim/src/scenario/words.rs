@@ -3,6 +3,7 @@
 //! The schema, the checks and their advice all read these tables; a new choice is one line here.
 
 use agents::adapter::lora::Init;
+use agents::backbone::Precision;
 use agents::backbone::builtin;
 use agents::backbone::names::Module;
 use agents::learning::optimizer::{AdamW, Lion, Method, Sgd};
@@ -13,6 +14,10 @@ use crate::restart::Strategy;
 
 /// Pretrained networks inside the binary.
 pub(super) const BUILTINS: [(&str, BackboneSource); 1] = [(builtin::NAME, BackboneSource::Builtin)];
+
+/// What networks compute in.
+pub(super) const PRECISIONS: [(&str, Precision); 3] =
+    [("f32", Precision::F32), ("bf16", Precision::Bf16), ("f16", Precision::F16)];
 
 /// What classifiers tell apart.
 pub(super) const LABELS: [(&str, Labels); 2] =

@@ -122,6 +122,17 @@ impl Data {
                 }
                 Split::Validate(share) => {
                     let held = |class: &[usize]| (class.len() as f64 * share).round() as usize;
+                    let gone = |class: &Vec<usize>| !class.is_empty() && held(class) == class.len();
+                    if let Some(class) = classes.iter().position(gone) {
+                        let name = quote(&self.labels[class]);
+                        let what =
+                            format!("of the class {name} nothing would be left to learn from");
+                        return Err(TuneError::setting(what, "ask for a smaller --validate"));
+                    }
+                    if classes.iter().all(|class| held(class) == 0) {
+                        let what = "no class has so many examples that one would be held out";
+                        return Err(TuneError::setting(what, "ask for a larger --validate"));
+                    }
                     let take = |part: fn(&[usize], usize) -> &[usize]| {
                         classes.iter().flat_map(|c| part(c, held(c)).to_vec()).collect()
                     };

@@ -10,7 +10,7 @@ use agents::adapter::head::Pooling;
 use agents::adapter::ia3::Ia3Spec;
 use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Method, head::HeadSpec};
-use agents::backbone::Backbone;
+use agents::backbone::{Backbone, Precision};
 use agents::learning::job::Settings;
 use agents::learning::optimizer::{AdamW, Lion, LoraPlus, Method as Optimizer};
 use agents::learning::schedule::{Shape, WarmUp};
@@ -34,6 +34,8 @@ pub struct Plan {
     pub repeats: usize,
     /// `polylogue-tiny`, a folder, or `hub:owner/name@revision`.
     pub model: String,
+    /// What the model computes in.
+    pub precision: Precision,
     /// The examples.
     pub data: DataPlan,
     /// How the model is changed.
@@ -375,6 +377,7 @@ impl Plan {
             }),
             standardize: recipe.head.standardize.unwrap_or(true),
             model,
+            precision: recipe.dtype.unwrap_or_default(),
             data: DataPlan::of(&recipe.data)?,
             method,
             training,

@@ -7,12 +7,14 @@ use std::path::{Component, Path};
 
 pub use agents::adapter::head::Pooling;
 use agents::adapter::lora::Init;
+use agents::backbone::Precision;
 use agents::learning::optimizer::Method as Optimizer;
 use agents::learning::schedule::Shape;
 use serde::Deserialize;
 
 use super::error::TuneError;
 use crate::backbone::{BUILTIN, HUB};
+use crate::scenario::stays;
 
 /// The name of a recipe in its folder.
 const FILE: &str = "tune.toml";
@@ -29,6 +31,8 @@ pub struct Recipe {
     pub repeats: Option<usize>,
     /// `polylogue-tiny`, a folder in Hugging Face layout, a `.gguf` file, or `hub:owner/name@revision`.
     pub model: Option<String>,
+    /// What the model computes in: `f32`, `bf16` or `f16`.
+    pub dtype: Option<Precision>,
     /// The examples.
     pub data: DataRecipe,
     /// How the model is changed.
@@ -207,10 +211,15 @@ impl Recipe {
 
 /// A path of the file from where we are; refused where it leaves the folder.
 fn below(folder: &Path, typed: &str, flag: &'static str) -> Result<String, TuneError> {
-    let stays = Path::new(typed)
+    let plain = Path::new(typed)
         .components()
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if !stays || typed.contains('\\') || typed.get(1..2) == Some(":") {
+    // Links lead out as well, of a model's folder each file.
+    if !plain
+        || !stays(folder, &folder.join(typed))
+        || typed.contains('\\')
+        || typed.get(1..2) == Some(":")
+    {
         return Err(TuneError::Setting {
             what: format!("`{}` leads out of the recipe's folder", typed.escape_debug()),
             help: format!("put it there, or name it on the command line with {flag}"),
@@ -256,6 +265,24 @@ mod tests {
         assert!(at("[method.qlora]\n").0.contains("qlora"));
         assert_eq!(read("model = 'hub:a/b@v1'").unwrap().model.as_deref(), Some("hub:a/b@v1"));
         assert!(matches!(read("model = '../x'"), Err(TuneError::Setting { .. })));
+        assert!(matches!(read("[data]\ntrain = ['pos=../x']"), Err(TuneError::Setting { .. })));
         assert!(matches!(read("[data]\ntrain = ['a=/etc/x']"), Err(TuneError::Setting { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_do_not_lead_out_of_the_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, outside) = (place.path().join("recipe"), place.path().join("outside"));
+        std::fs::create_dir_all(folder.join("model")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("secret.csv"), "text,label\n").unwrap();
+        std::os::unix::fs::symlink(outside.join("secret.csv"), folder.join("t.csv")).unwrap();
+        std::os::unix::fs::symlink(outside.join("secret.csv"), folder.join("model/w")).unwrap();
+        for text in ["[data]\ntrain = ['t.csv']", "[data]\ntest = ['a=t.csv']", "model = 'model'"] {
+            std::fs::write(folder.join(FILE), text).unwrap();
+            let read = Recipe::read(&folder);
+            assert!(matches!(read, Err(TuneError::Setting { .. })), "{text}: {read:?}");
+        }
     }
 }

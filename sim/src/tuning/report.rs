@@ -164,6 +164,7 @@ fn settings(plan: &Plan) -> Value {
         "pooling": plan.pooling,
         "standardize": plan.standardize,
         "probe": plan.probe,
+        "dtype": plan.precision,
         "ensemble": plan.ensemble,
         "training": plan.training,
     })

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "threads write their own parts of shared activations; see `pass`")]
 
-use super::{Pass, Row};
+use super::{Pass, Row, Set};
 use crate::kernel::{Seen, attend, normalize, rotate};
 use crate::session::cache::BLOCK;
 use crate::session::change::Own;
@@ -76,6 +76,10 @@ impl Pass<'_> {
         };
         let scale = architecture.attention_scale as f32;
         let seen = Seen { positions: from..position + 1, block: BLOCK, scale };
-        attend(queries, width, seen, block, &mut own.scratch, out);
+        attend(queries, width, seen, block, &mut own.scores, out);
+        if let Some(rounded) = self.rounded(Set::Output) {
+            // SAFETY: the mixed heads are the item's own, and so are their blocks.
+            unsafe { rounded.write(row, head * group, out) };
+        }
     }
 }

@@ -5,13 +5,13 @@
 use std::ops::Range;
 
 use super::{MODULES, Pass, Run, Set, is_scaled};
-use crate::backbone::names::Place;
-use crate::kernel::{Board, Member, Target, gate};
+use crate::backbone::names::{Module, Place};
+use crate::kernel::{BLOCK, Board, Input, Matrix, Member, Target, gate};
 use crate::session::change::{Change, Own};
 use crate::session::plan::Map;
 
-/// Rows of a matrix in one item.
-const CHUNK: usize = 32;
+/// Rows of a matrix in one item: whole blocks of what the next map may read rounded.
+const CHUNK: usize = BLOCK;
 
 /// Bytes of weights that are asked for before a member waits for the others.
 const ASKED: usize = 32 << 10;
@@ -52,6 +52,25 @@ impl<'a> Pass<'a> {
                 maps[piece.place].matrix.part(piece.part).ask(ASKED);
             }
         });
+    }
+
+    /// What widening the narrow product of a row reads for some outputs, where the row before does not read
+    /// the same.
+    fn widening(
+        &self,
+        row: usize,
+        layer: usize,
+        module: Module,
+        outputs: Range<usize>,
+    ) -> Option<Matrix<'_>> {
+        let rows = &self.given.rows;
+        if row > 0 && rows[row - 1].change == rows[row].change {
+            return None;
+        }
+        match self.change(row, layer, module)? {
+            Change::LowRank(low) => Some(low.widening(outputs)),
+            _ => None,
+        }
     }
 
     /// The maps of a set that are cut into pieces: the gate and the input of the feed-forward block are
@@ -108,6 +127,10 @@ impl<'a> Pass<'a> {
                         (gated, self.up.read(span.clone()), self.inner.write(span))
                     };
                     gate(architecture.activation, gated, up, out);
+                    if let Some(rounded) = self.rounded(Set::Down) {
+                        // SAFETY: these outputs are the item's own, and so is their block.
+                        unsafe { rounded.write(row, part.start, out) };
+                    }
                 }
             }
             Set::Output | Set::Down => {
@@ -134,24 +157,36 @@ impl<'a> Pass<'a> {
         let map = &set.maps(&self.given.plan.weights[run.weights].layers[layer])[place];
         let (board, width) = self.input(set);
         let scaled = self.scales && is_scaled(&self.given, layer, map.module);
-        let board = if scaled { &self.scaled[place] } else { board };
-        // SAFETY: the input was written in an earlier phase.
-        let x = unsafe { board.read(run.rows.start * width..run.rows.end * width) };
+        let (board, rounded) =
+            if scaled { (&self.scaled[place], None) } else { (board, self.rounded(set)) };
+        let count = run.rows.len();
+        // SAFETY: the input was written in an earlier phase, rounded or not.
+        let (x, rounded) = unsafe {
+            let rounded = rounded.map(|rounded| rounded.rows(run.rows.start, count));
+            (board.read(run.rows.start * width..run.rows.end * width), rounded)
+        };
         let (out, stride) = out;
         let at = |row: usize| (run.rows.start + row) * stride + map.column + part.start;
         let matrix = map.matrix.part(part.clone());
         let start = map.start + part.start;
-        for row in run.rows.clone() {
-            // What adapters add to the product comes from memory while it is computed.
-            if let Some(Change::LowRank(low)) = self.change(row, layer, map.module) {
-                low.ask_for(start..start + part.len());
-            }
+        let outputs = start..start + part.len();
+        // What adapters add comes from memory a row ahead: much of it at once would hold up everything else.
+        let ahead = |row: usize| {
+            let wanted = row < run.rows.end;
+            wanted.then(|| self.widening(row, layer, map.module, outputs.clone())).flatten()
+        };
+        if let Some(first) = ahead(run.rows.start) {
+            first.ask(usize::MAX);
         }
         // SAFETY: these outputs of every row are the item's own.
         let target = unsafe { Target::on(out, at(0), stride) };
-        matrix.product(x, width, run.rows.len(), &mut own.scratch, target);
+        let input = Input { x, stride: width, count, rounded };
+        matrix.product(input, &mut own.scratch, target);
         for row in run.rows.clone() {
             let change = self.change(row, layer, map.module);
+            if let Some(next) = ahead(row + 1) {
+                next.ask_near();
+            }
             if change.is_none() && map.bias.is_none() {
                 continue;
             }
@@ -189,12 +224,15 @@ impl<'a> Pass<'a> {
                 return;
             }
             // SAFETY: the heads were written in an earlier phase, and these logits are the item's own.
-            let (x, target) = unsafe {
+            let (input, target) = unsafe {
                 let x = self.heads.read(wanted.start * hidden..wanted.end * hidden);
+                let rounded = self.rounded_heads.as_ref();
+                let rounded = rounded.map(|rounded| rounded.rows(wanted.start, wanted.len()));
                 let start = wanted.start * vocabulary + first;
-                (x, Target::on(&self.logits, start, vocabulary))
+                let input = Input { x, stride: hidden, count: wanted.len(), rounded };
+                (input, Target::on(&self.logits, start, vocabulary))
             };
-            head.product(x, hidden, wanted.len(), &mut own.scratch, target);
+            head.product(input, &mut own.scratch, target);
         });
     }
 }

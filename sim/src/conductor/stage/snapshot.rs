@@ -124,6 +124,7 @@ impl Stage {
             begin,
             oversight,
             stopped: _,
+            finished: _,
         } = self;
         let settled = events.is_empty() && begin.is_empty() && oversight.down.is_empty();
         if !settled || oversight.awaited != Awaited::Nothing {

@@ -175,7 +175,8 @@ impl Stage {
     /// took longer than a turn may.
     pub fn recording_failed(&mut self, reason: String) -> Option<u64> {
         let plan = self.scenario.supervision;
-        if self.oversight.retries == 0 {
+        // Nothing comes after the end of a run in its log.
+        if self.oversight.retries == 0 && !self.finished {
             self.emit(EventKind::RecordingPaused { reason });
         }
         let seed = self.seed.child("backoff").child("recording").index(self.tick);

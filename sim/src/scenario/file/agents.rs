@@ -29,6 +29,10 @@ pub(in crate::scenario) struct BackboneFile {
     /// Replace the weights by random ones: the control without transfer.
     #[serde(default)]
     pub(in crate::scenario) from_scratch: bool,
+    /// What the network computes in; adapters are trained in f32 all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("enum" = words::names(&words::PRECISIONS)))]
+    pub(in crate::scenario) dtype: Option<At<String>>,
 }
 
 /// An agent: either a model, with `backbone` and `transfer`, or a `script`.
@@ -59,6 +63,18 @@ pub(in crate::scenario) struct AgentFile {
     #[serde(default = "temperature")]
     #[schemars(range(min = 0.0, max = 2.0))]
     pub(in crate::scenario) temperature: At<f64>,
+    /// Only the so many likeliest tokens may be drawn; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1, max = 1_000_000), example = &40)]
+    pub(in crate::scenario) top_k: Option<At<i64>>,
+    /// Only the fewest tokens may be drawn whose probabilities reach this sum; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0), example = &0.9)]
+    pub(in crate::scenario) top_p: Option<At<f64>>,
+    /// Only tokens may be drawn that are at least this share as likely as the likeliest; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0), example = &0.05)]
+    pub(in crate::scenario) min_p: Option<At<f64>>,
     /// What happens when it fails.
     #[serde(default)]
     pub(in crate::scenario) supervision: AgentSupervisionFile,

@@ -4,6 +4,7 @@ use agents::adapter::Method;
 use agents::learning::job::Settings;
 use agents::learning::optimizer::{Lion, LoraPlus, Method as Optimizer, OptimizerSpec};
 use agents::learning::schedule::{Shape, WarmUp};
+use agents::sampler::Filter;
 
 use super::*;
 use crate::scenario::{
@@ -58,7 +59,18 @@ fn defaults_are_filled_in() {
     let reply = scenario.agents.values().nth(1).unwrap().model().unwrap();
     let TransferPlan::Text(Method::Lora(lora)) = &reply.transfer else { panic!("{reply:?}") };
     assert!((lora.alpha - 16.0).abs() < 1e-12 && (reply.temperature - 0.7).abs() < 1e-12);
+    assert!(reply.filter.is_open());
     assert_eq!((reply.warm_up.examples_per_intent, reply.warm_up.steps), (4, 60));
+}
+
+#[test]
+fn an_agent_may_draw_from_a_part_of_the_vocabulary() {
+    let folder = folder(MINIMAL);
+    let typed = set(&["agents.reply.top_k=40", "agents.reply.top_p=0.9", "agents.reply.min_p=0"]);
+    let scenario = load(folder.path(), &typed, None).unwrap();
+    let reply = scenario.agents.values().nth(1).unwrap().model().unwrap();
+    let filter = Filter { top_k: Some(40), top_p: Some(0.9), min_p: Some(0.0) };
+    assert_eq!(reply.filter, filter);
 }
 
 #[test]
@@ -281,6 +293,13 @@ fn every_bound_is_checked() {
         ("triggers.0.train.grpo.settings.lora_plus=1001", "CountOutOfRange"),
         ("agents.reply.temperature=2.1", "TemperatureOutOfRange"),
         ("agents.reply.temperature=-0.1", "TemperatureOutOfRange"),
+        ("backbone.base.dtype=fp8", "UnknownChoice"),
+        ("backbone.base.dtype=16", "WrongType"),
+        ("agents.reply.top_k=0", "CountOutOfRange"),
+        ("agents.reply.top_p=1.5", "CountOutOfRange"),
+        ("agents.reply.min_p=-0.1", "CountOutOfRange"),
+        ("agents.reply.min_p=nan", "CountOutOfRange"),
+        ("agents.reply.top_p=most", "WrongType"),
         ("agents.reply.transfer.lora.rank=257", "RankOutOfRange"),
         ("agents.reply.transfer.lora.rank=-1", "RankOutOfRange"),
         ("agents.reply.transfer.lora.alpha=0", "AlphaOutOfRange"),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use agents::backbone::Precision;
 use agents::backbone::gguf::Gguf;
 use agents::hub::HubError;
 use agents::name::AgentName;
+use agents::sampler::Filter;
 use miette::SourceSpan;
 
 use super::{Check, Seen, count};
@@ -72,8 +74,13 @@ impl Check<'_> {
     pub(super) fn backbones(&mut self) -> BTreeMap<String, BackbonePlan> {
         let mut plans = BTreeMap::new();
         for (name, backbone) in self.file.backbone.iter().flatten() {
-            if let Some(source) = self.backbone_source(name, backbone) {
-                let plan = BackbonePlan { source, from_scratch: backbone.from_scratch };
+            let typed = backbone.dtype.as_ref();
+            let precision = typed.map(|typed| self.choice("dtype", &words::PRECISIONS, typed));
+            let precision = precision.unwrap_or(Some(Precision::F32));
+            let source = self.backbone_source(name, backbone);
+            if let (Some(source), Some(precision)) = (source, precision) {
+                let from_scratch = backbone.from_scratch;
+                let plan = BackbonePlan { source, from_scratch, precision };
                 plans.insert(name.value.clone(), plan);
             }
         }
@@ -200,7 +207,12 @@ impl Check<'_> {
         };
         let (backbone, transfer) = (backbone.value.clone(), transfer?);
         let temperature = agent.temperature.value;
-        let model = ModelPlan { backbone, transfer, warm_up, temperature };
+        let filter = Filter {
+            top_k: agent.top_k.as_ref().map(count),
+            top_p: agent.top_p.as_ref().map(|share| share.value),
+            min_p: agent.min_p.as_ref().map(|share| share.value),
+        };
+        let model = ModelPlan { backbone, transfer, warm_up, temperature, filter };
         Some(MindPlan::Model(Box::new(model)))
     }
 

@@ -78,3 +78,18 @@ fn bad_files_are_refused() {
     refused("a.txt", "a", "LABEL=FILE");
     refused("a.csv", "text,label\na,b\nc,b\n", "1 class");
 }
+
+#[test]
+fn a_part_held_out_leaves_something_of_every_class_and_is_not_empty() {
+    let files = [("a.txt", lines(8)), ("b.txt", lines(2))];
+    let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+    let refused = |share: &str| {
+        let more = format!("train = ['x=a.txt', 'y=b.txt']\nvalidate = {share}");
+        let (_folder, plan) = plan(&files, &more);
+        Data::read(&plan).unwrap().parts(&plan, 7, 1).map_err(|error| error.to_string())
+    };
+    assert!(refused("0.8").unwrap_err().contains("`y` nothing would be left"));
+    assert!(refused("0.05").unwrap_err().contains("no class has so many"));
+    let parts = refused("0.25").unwrap();
+    assert_eq!((parts[0].test.len(), parts[0].train.len()), (3, 7));
+}
