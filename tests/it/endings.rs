@@ -186,11 +186,14 @@ fn a_run_that_fails_has_logged_why() {
 fn nothing_follows_the_end_in_a_log_whose_summary_was_refused_for_a_while() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run").display().to_string();
+    let settings = [FEW.as_slice(), &["episodes=600"]].concat();
+    let child = started(&opinions(&out, "none", &settings), folder.path());
+    let log = Path::new(&out).join("events.jsonl");
+    until("the log", || log.exists());
     // In its place a summary cannot be written.
     let obstacle = Path::new(&out).join("summary.json.partial");
-    fs::create_dir_all(&obstacle).unwrap();
-    let child = started(&opinions(&out, "none", &FEW), folder.path());
-    let log = Path::new(&out).join("events.jsonl");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(!Path::new(&out).join("summary.json").exists(), "there is time for an obstacle");
     until("the end of the log", || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("run_finished"))
     });
