@@ -86,6 +86,9 @@ pub(crate) fn low_rank_runs(
     bias: Option<&Tensor>,
     runs: &[Run<'_>],
 ) -> Result<Tensor> {
+    if runs.iter().all(|run| run.update.is_none()) {
+        return linear(x, &w.detach(), bias.map(Tensor::detach).as_ref());
+    }
     let (flat, shape) = flatten(x, w.dims()[0])?;
     let read = flat.detach();
     let base = linear(&read, &w.detach(), bias.map(Tensor::detach).as_ref())?;

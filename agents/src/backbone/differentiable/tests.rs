@@ -72,6 +72,44 @@ fn low_rank_gradient() {
 }
 
 #[test]
+fn gradient_of_rows_with_updates_of_their_own() {
+    let (w, bias) = (Weight::Dense(random(&[5, 4], "w")), random(&[5], "bias"));
+    let mask = random(&[2, 4], "mask");
+    check("runs", &[&[2, 3, 4], &[2, 4], &[5, 2], &[1, 4], &[5, 1]], |x| {
+        let first = LowRank { a: &x[1], b: &x[2], scale: 0.7, mask: Some(&mask) };
+        let second = LowRank { a: &x[3], b: &x[4], scale: 1.3, mask: None };
+        let runs = [
+            Run { count: 1, update: None },
+            Run { count: 2, update: Some(first) },
+            Run { count: 2, update: Some(second) },
+            Run { count: 1, update: None },
+        ];
+        let y = low_rank_runs(&x[0], &w, Some(&bias), &runs)?;
+        let flat = x[0].reshape((6, 4))?;
+        let change = |start: usize, update: LowRank<'_>| {
+            let read = flat.narrow(0, start, 2)?;
+            let read = update.mask.map_or(Ok(read.clone()), |mask| &read * mask)?;
+            matmul(&matmul(&read, update.a)?, update.b)? * update.scale
+        };
+        let none = Tensor::zeros((1, 5), DType::F32, &Device::Cpu)?;
+        let changes = Tensor::cat(&[none.clone(), change(1, first)?, change(3, second)?, none], 0)?;
+        let composed = (linear(&flat, &w, Some(&bias))? + changes)?.reshape(y.shape())?;
+        let apart = (&y - composed)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(apart < 1e-5, "{apart}");
+        Ok(y)
+    });
+}
+
+#[test]
+fn gradient_of_rows_of_which_none_has_an_update() {
+    let (w, bias) = (Weight::Dense(random(&[5, 4], "w")), random(&[5], "bias"));
+    let bare = |count| Run { count, update: None };
+    check("bare runs", &[&[2, 3, 4]], |x| {
+        low_rank_runs(&x[0], &w, Some(&bias), &[bare(2), bare(4)])
+    });
+}
+
+#[test]
 fn rms_norm_gradient() {
     check("rms", &[&[2, 3, 4], &[4]], |x| rms_norm(&x[0], &x[1], 1e-5));
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::adapter::head::HeadSpec;
 use crate::adapter::ia3::Ia3Spec;
 use crate::adapter::lora::LoraSpec;
+use crate::adapter::vera::VeraSpec;
 use crate::adapter::{Adapter, AdapterSpec, Method};
 use crate::backbone::{Backbone, builtin};
 use crate::learning::job::{JobSpec, Lesson};
@@ -64,6 +65,12 @@ fn jobs(backbone: &Arc<Backbone>) -> Vec<Job> {
         (Method::Frozen, head(), classes()),
         (Method::Lora(dropping), None, texts(75)),
     ];
+    jobs_of(backbone, kinds)
+}
+
+type Kind = (Method, Option<HeadSpec>, Lesson);
+
+fn jobs_of(backbone: &Arc<Backbone>, kinds: impl IntoIterator<Item = Kind>) -> Vec<Job> {
     kinds
         .into_iter()
         .zip(0..)
@@ -99,6 +106,43 @@ fn jobs_learn_together_what_they_learn_alone() {
                 "job {place}, step {round}: {own:?} {report:?}"
             );
             assert!(own.norm > 0.0, "job {place} learns something: {own:?}");
+        }
+    }
+}
+
+#[test]
+fn jobs_of_every_kind_really_share_a_pass() {
+    let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
+    let family = backbone.network.architecture().family;
+    let mut dora = LoraSpec::new(2, 4.0, &["v_proj"]);
+    dora.dora = true;
+    let vera = VeraSpec {
+        rank: 4,
+        targets: vec!["q_proj".to_owned(), "v_proj".to_owned()],
+        d_initial: 0.1,
+        dropout: 0.0,
+    };
+    let lora = Method::Lora(LoraSpec::new(2, 4.0, &["q_proj"]));
+    let (ia3, dora, vera) =
+        (Method::Ia3(Ia3Spec::usual(family)), Method::Lora(dora), Method::Vera(vera));
+    let prompt = Method::Prompt { tokens: 2 };
+    for methods in [
+        vec![&ia3, &ia3],
+        vec![&dora, &dora],
+        vec![&vera, &vera],
+        vec![&ia3, &dora, &vera, &prompt],
+        vec![&lora, &ia3, &dora, &vera],
+    ] {
+        let kinds =
+            methods.iter().zip(5..).map(|(&method, i)| (method.clone(), None, texts(10 * i)));
+        let mut jobs = jobs_of(&backbone, kinds);
+        let sampled = sample(&jobs);
+        let begin = |(job, sampled): (&mut Job, Result<_>)| job.begin(sampled.unwrap());
+        let begun: Vec<_> = jobs.iter_mut().zip(sampled).map(begin).collect();
+        let gradients = shared(&jobs, &begun);
+        assert_eq!(gradients.len(), jobs.len(), "{methods:?}");
+        for (job, own) in gradients {
+            assert!(own.is_ok(), "{:?}: {:?}", methods[job], own.err());
         }
     }
 }
