@@ -37,7 +37,7 @@ pub fn step(jobs: &mut [Job]) -> Vec<Result<StepReport>> {
     let end = |(place, (job, begun)): (usize, (&mut Job, Result<Begun>))| {
         let begun = begun?;
         let own = match gradients.remove(&place) {
-            Some(own) => own?,
+            Some(own) => own,
             None => job.gradients(&begun)?,
         };
         job.end(&begun, own)
@@ -95,7 +95,7 @@ fn sample(jobs: &[Job]) -> Vec<Result<Option<Vec<Got>>>> {
 }
 
 /// Gradients of the jobs that can share passes, by the job's place; none of a job that must go alone.
-fn shared(jobs: &[Job], begun: &[Result<Begun>]) -> BTreeMap<usize, Result<Gradients>> {
+fn shared(jobs: &[Job], begun: &[Result<Begun>]) -> BTreeMap<usize, Gradients> {
     let mut waiting: Vec<usize> = (0..jobs.len())
         .filter(|&place| begun[place].is_ok() && jobs[place].shares_a_pass())
         .collect();
@@ -104,37 +104,14 @@ fn shared(jobs: &[Job], begun: &[Result<Begun>]) -> BTreeMap<usize, Result<Gradi
         let suits = |place: &usize| alike(&jobs[first], &jobs[*place]);
         let (together, rest): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(suits);
         waiting = rest;
-        if together.len() < 2 {
-            continue;
-        }
-        match of(jobs, begun, &together) {
-            Ok(gradients) => all.extend(gradients.into_iter().map(|(job, own)| (job, Ok(own)))),
-            // Each goes alone, and the one that it is about fails for its own reason.
-            Err(error) if is_about_one(&error) => {}
-            Err(error) => all.extend(together.into_iter().map(|job| {
-                let reason = format!("jobs that share a pass failed together: {error}");
-                (job, Err(ModelError::Examples(reason)))
-            })),
+        // Where a shared pass fails, each job goes alone and fails for its own reason.
+        if together.len() > 1
+            && let Ok(gradients) = of(jobs, begun, &together)
+        {
+            all.extend(gradients);
         }
     }
     all
-}
-
-/// Whether a job by itself may do what failed for several: a batch of one of them was unusable, or there was
-/// no memory for all.
-fn is_about_one(error: &ModelError) -> bool {
-    fn is_of_device(error: &candle_core::Error) -> bool {
-        match error {
-            candle_core::Error::WithBacktrace { inner, .. }
-            | candle_core::Error::Context { inner, .. } => is_of_device(inner),
-            error => matches!(error, candle_core::Error::Cuda(_)),
-        }
-    }
-    match error {
-        ModelError::TooLong { .. } | ModelError::Examples(_) | ModelError::OutOfMemory => true,
-        ModelError::Tensor(error) => is_of_device(error),
-        _ => false,
-    }
 }
 
 fn alike(one: &Job, other: &Job) -> bool {
