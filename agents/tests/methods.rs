@@ -183,6 +183,18 @@ fn peft_is_told_each_module_of_all_linear() {
         std::fs::write(&file, config.to_string()).unwrap();
         let read = Adapter::load(folder.path(), &backbone).unwrap();
         assert!(read.tensors().keys().eq(adapter.tensors().keys()), "{family}");
+        // PEFT itself names the modules that it found in each layer.
+        let paths = adapter.tensors().keys().filter_map(|key| Some(key.rsplit_once(".lora_")?.0));
+        let mut paths: Vec<String> = paths.map(|path| format!("model.{path}")).collect();
+        paths.dedup();
+        config["target_modules"] = paths.clone().into();
+        std::fs::write(&file, config.to_string()).unwrap();
+        let read = Adapter::load(folder.path(), &backbone).unwrap();
+        assert!(read.tensors().keys().eq(adapter.tensors().keys()), "{family}");
+        config["target_modules"] = paths[1..].into();
+        std::fs::write(&file, config.to_string()).unwrap();
+        let refused = Adapter::load(folder.path(), &backbone).unwrap_err().to_string();
+        assert!(refused.contains("of some layers only"), "{refused}");
     }
 }
 

@@ -31,6 +31,7 @@ CASES = [
     # No prefix: PEFT 0.21.2 finds no `past_key_values` in the signature of Llama's class for sequences.
     *(("llama", kind, True) for kind in ("lora", "rslora", "dora", "pissa", "ia3", "vera", "prompt")),
     *(("bert", kind, True) for kind in ("lora", "rslora", "dora", "pissa", "ia3", "vera")),
+    ("llama", "all_linear", False), ("bert", "all_linear", True),
     *(("bert", kind, False) for kind in ("lora", "dora", "ia3", "vera", "prompt")),
     ("qwen3", "lora", True), ("roberta", "lora", True), ("roberta", "dora", True),
     ("xlm-roberta", "lora", True), ("distilbert", "lora", True), ("distilbert", "ia3", True),
@@ -54,7 +55,8 @@ KEYS = {
 def our_spec(name, kind, headed):
     """The adapter as ours describes it."""
     targets = families.targets(name)
-    if kind in ("lora", "rslora", "dora", "pissa"):
+    if kind in ("lora", "rslora", "dora", "pissa", "all_linear"):
+        targets = ["all-linear"] if kind == "all_linear" else targets
         lora = {
             "rank": 4, "alpha": 6.0, "targets": targets, "rank_stabilized": kind == "rslora",
             "dora": kind == "dora", "init": "pissa" if kind == "pissa" else "kaiming",
@@ -78,6 +80,11 @@ def their_configuration(name, kind, headed):
     if kind == "pissa":
         config = adapters.configuration(name, "lora")
         config.init_lora_weights = "pissa"
+    elif kind == "all_linear":
+        config = adapters.configuration(name, "lora")
+        # Alone, the word takes in BERT's pooler.
+        blocks = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+        config.target_modules = "all-linear" if families.is_decoder(name) else blocks
     elif kind == "vera_mixed":
         config = adapters.configuration(name, "vera")
         config.target_modules = set(families.targets(name))

@@ -4,7 +4,7 @@
 
 mod entries;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::vera;
 use super::{AdapterSpec, Method, virtual_tokens};
 use crate::backbone::Backbone;
 use crate::backbone::architecture::{Architecture, Family};
+use crate::backbone::names::Module;
 use crate::error::Result;
 
 /// What PEFT puts before the name of every tensor of the model.
@@ -141,10 +142,20 @@ pub(crate) fn spec(
     stored: &BTreeMap<String, Tensor>,
     backbone: &Backbone,
 ) -> Result<AdapterSpec, Refusal> {
-    let method = method(config, stored)?;
+    let mut method = method(config, stored)?;
+    let architecture = backbone.network.architecture();
+    match &mut method {
+        Method::Lora(lora) => in_every_layer(&mut lora.targets, architecture)?,
+        Method::Ia3(ia3) => {
+            in_every_layer(&mut ia3.targets, architecture)?;
+            in_every_layer(&mut ia3.feedforward, architecture)?;
+        }
+        Method::Vera(vera) => in_every_layer(&mut vera.targets, architecture)?,
+        _ => {}
+    }
     let entries = Entries::of(config)?;
     let task = entries.text("task_type")?.unwrap_or_default();
-    let family = backbone.network.architecture().family;
+    let family = architecture.family;
     let prompt = matches!(method, Method::Prompt { .. });
     if prompt && matches!(task, "SEQ_CLS" | "TOKEN_CLS") && !family.is_decoder() {
         let reason = "PEFT's head reads a virtual token, ours the first of the text; use LoRA";
@@ -160,6 +171,40 @@ pub(crate) fn spec(
         other => return Err(format!("task_type `{other}` is not supported")),
     };
     Ok(AdapterSpec { method, head })
+}
+
+/// PEFT names a module of each layer where it found them itself (`all-linear`): one name stands for all of them.
+fn in_every_layer(targets: &mut Vec<String>, architecture: &Architecture) -> Result<(), Refusal> {
+    let mut layers: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    let mut others = Vec::new();
+    let paths = Module::ALL.into_iter().filter_map(|module| module.path(architecture.family));
+    let paths: Vec<&str> = paths.collect();
+    for target in targets.iter() {
+        let place = paths.iter().find_map(|path| Some((*path, layer_of(target, path)?)));
+        match place {
+            Some((path, layer)) => {
+                layers.entry(path).or_default().insert(layer);
+            }
+            None => others.push(target.clone()),
+        }
+    }
+    for (path, found) in layers {
+        if !found.into_iter().eq(0..architecture.depth()) {
+            return Err(format!("`target_modules` names `{path}` of some layers only"));
+        }
+        others.push(path.to_owned());
+    }
+    others.sort_unstable();
+    *targets = others;
+    Ok(())
+}
+
+/// The layer in `…layers.3.self_attn.q_proj`, given the path within it.
+fn layer_of(target: &str, path: &str) -> Option<usize> {
+    let block = target.strip_suffix(path)?.strip_suffix('.')?;
+    let (above, layer) = block.rsplit_once('.')?;
+    let is_list = above.rsplit('.').next().is_some_and(|last| last == "layers" || last == "layer");
+    is_list.then(|| layer.parse().ok()).flatten()
 }
 
 /// The method of PEFT's configuration, which needs no backbone.
