@@ -17,6 +17,7 @@ use agents::learning::job::{Job, JobSnapshot};
 use agents::learning::objective::grpo::Reward;
 use agents::name::AgentName;
 use agents::probe;
+use agents::sampler::Filter;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use sim::agent::{Mind, Role, model::ModelMind};
@@ -77,8 +78,14 @@ impl Place {
             let (backbone, adapter) = GOLDEN.clone();
             let model = plan.model().expect("an agent with a model");
             let role = Role::of(&model.transfer);
-            let mind =
-                Mind::Model(ModelMind { role, backbone, adapter, temperature: 0.0, max_tokens: 4 });
+            let mind = Mind::Model(ModelMind {
+                role,
+                backbone,
+                adapter,
+                temperature: 0.0,
+                filter: Filter::default(),
+                max_tokens: 4,
+            });
             (name.clone(), Member { plan: plan.clone(), mind })
         };
         self.scenario.agents.iter().map(member).collect()
@@ -102,7 +109,7 @@ impl Place {
         let Ok(mut stage) = stage else { return };
         let _ = stage.moment();
         for stop in [false, true] {
-            let _ = stage.open_tick(stop);
+            let _ = if stop { stage.stop() } else { stage.open_tick() };
             let _ = stage.take_events();
         }
     }
