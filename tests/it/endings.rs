@@ -51,13 +51,17 @@ fn ended(child: Child) -> Output {
     waiting.join().unwrap()
 }
 
-/// Whether the process hears both requests itself.
+/// A mask of signals of a process, by its name in the status; the lowest bit stands for number 1. None where the
+/// system does not say.
+fn mask(process: impl std::fmt::Display, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Whether the process hears both requests itself: 2 interrupts, 15 terminates.
 fn listens(child: &Child) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // Bit N - 1 stands for signal N: 2 interrupts, 15 terminates.
-    caught.is_none_or(|mask| mask & (1 << 1) != 0 && mask & (1 << 14) != 0)
+    mask(child.id(), "SigCgt:").is_none_or(|mask| mask & (1 << 1) != 0 && mask & (1 << 14) != 0)
 }
 
 #[test]
@@ -123,10 +127,7 @@ fn ends_well(out: &str) -> bool {
 
 /// Whether this process, and so the one it starts, ignores that its terminal is gone.
 fn ignores_hang_up() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 != 0)
+    mask("self", "SigIgn:").is_some_and(|mask| mask & 1 != 0)
 }
 
 #[test]

@@ -2,10 +2,12 @@
 //!
 //! Says nothing where nothing is fetched.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sim::backbone::Fetching;
+
+use crate::output::tell;
 
 const BAR: &str = "{msg}  {bar:30}  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  \
                    {eta} left";
@@ -26,14 +28,14 @@ impl Downloads {
     /// Shows what happens.
     pub(crate) fn show(&mut self, progress: &Fetching) {
         match progress {
-            Fetching::Lacks { file } => say(&lacks(file)),
-            Fetching::Waiting { file } => say(&waiting(file)),
+            Fetching::Lacks { file } => tell(lacks(file)),
+            Fetching::Waiting { file } => tell(waiting(file)),
             Fetching::Began { file, size, done } => {
                 self.file.clone_from(file);
                 if self.terminal {
                     self.bar = Some(bar(file, *size, *done));
                 } else {
-                    say(&began(file, *size, *done));
+                    tell(began(file, *size, *done));
                 }
             }
             Fetching::Advanced { done } => {
@@ -43,7 +45,7 @@ impl Downloads {
             }
             Fetching::Finished => match self.bar.take() {
                 Some(bar) => bar.finish(),
-                None => say(&format!("fetched {}", self.file)),
+                None => tell(format_args!("fetched {}", self.file)),
             },
         }
     }
@@ -79,11 +81,6 @@ fn bar(file: &str, size: u64, done: u64) -> ProgressBar {
     // What was there before says nothing about the speed.
     bar.reset_eta();
     bar
-}
-
-/// A terminal that is gone shall not end a run.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]

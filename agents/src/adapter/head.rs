@@ -255,25 +255,22 @@ pub fn pooled(
     tokens: &Tokens,
     pooling: Pooling,
 ) -> Result<Tensor> {
-    match pooling {
+    let features = match pooling {
         Pooling::Layers => {
             let reason = "features of all layers need the states of all layers";
-            Err(ModelError::Examples(reason.to_owned()))
+            return Err(ModelError::Examples(reason.to_owned()));
         }
-        Pooling::Mean => mean(hidden, tokens),
-        Pooling::Last => {
-            let last = hidden.narrow(1, tokens.width() - 1, 1)?.contiguous()?.squeeze(1)?;
-            Ok(last.to_dtype(DType::F32)?)
-        }
-        Pooling::First => Ok(first(hidden, tokens)?.to_dtype(DType::F32)?),
+        Pooling::Mean => mean(hidden, tokens)?,
+        Pooling::Last => hidden.narrow(1, tokens.width() - 1, 1)?.contiguous()?.squeeze(1)?,
+        Pooling::First => first(hidden, tokens)?,
         Pooling::Pooler => {
             let Some(pooler) = network.pooler() else {
                 return Err(ModelError::MissingWeight { name: "pooler.dense.weight".to_owned() });
             };
-            let pooled = activate(&pooler.forward(&first(hidden, tokens)?)?, Activation::Tanh)?;
-            Ok(pooled.to_dtype(DType::F32)?)
+            activate(&pooler.forward(&first(hidden, tokens)?)?, Activation::Tanh)?
         }
-    }
+    };
+    Ok(features.to_dtype(DType::F32)?)
 }
 
 /// The state of each row's first token, `[rows, hidden]`.

@@ -21,6 +21,10 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All, each with its name in files and on command lines.
+    pub const NAMES: [(&str, Self); 3] =
+        [("f32", Self::F32), ("bf16", Self::Bf16), ("f16", Self::F16)];
+
     /// candle's name.
     #[must_use]
     pub fn dtype(self) -> DType {
@@ -43,8 +47,7 @@ impl FromStr for Precision {
 
     /// Reads `f32`, `bf16` or `f16`.
     fn from_str(text: &str) -> Result<Self, ModelError> {
-        let all = [("f32", Self::F32), ("bf16", Self::Bf16), ("f16", Self::F16)];
-        let found = all.into_iter().find(|(name, _)| *name == text);
+        let found = Self::NAMES.into_iter().find(|(name, _)| *name == text);
         found.map(|(_, precision)| precision).ok_or_else(|| ModelError::Setting {
             what: "the dtype",
             found: text.to_owned(),

@@ -70,7 +70,6 @@ pub struct Stage {
     next_job: u64,
     begin: Vec<NewJob>,
     oversight: Oversight,
-    stopped: bool,
     /// Whether its end was told.
     finished: bool,
 }
@@ -117,7 +116,6 @@ impl Stage {
             next_job: 0,
             begin: Vec::new(),
             oversight: Oversight::default(),
-            stopped: false,
             finished: false,
         }
     }
@@ -161,8 +159,7 @@ impl Stage {
     /// Opens a last tick, in which the run ends early.
     pub fn stop(&mut self) -> Vec<Order> {
         self.tick += 1;
-        self.stopped = true;
-        self.finish()
+        self.finish(true)
     }
 
     /// Opens the next tick: begins episodes where there is room, and lets everyone speak who is due.
@@ -183,7 +180,7 @@ impl Stage {
     }
 
     fn next_phase(&mut self) -> Vec<Order> {
-        let Some(support) = self.task.support() else { return self.finish() };
+        let Some(support) = self.task.support() else { return self.finish(false) };
         match self.phase {
             Phase::Play => self.enter(Phase::After),
             Phase::Transfer => self.enter(Phase::Before),
@@ -199,13 +196,13 @@ impl Stage {
     fn end_holdout(&mut self) -> Vec<Order> {
         let (phase, scores) = (self.phase, self.holdout.scores());
         self.emit(EventKind::HoldoutScored { phase, scores });
-        if phase == Phase::Before { self.enter(Phase::Play) } else { self.finish() }
+        if phase == Phase::Before { self.enter(Phase::Play) } else { self.finish(false) }
     }
 
-    fn finish(&mut self) -> Vec<Order> {
+    fn finish(&mut self, stopped: bool) -> Vec<Order> {
         let models = self.members.iter().filter(|(_, member)| member.model().is_some());
         let generations = models.map(|(name, m)| (name.clone(), m.generation())).collect();
-        let (episodes, stopped) = (self.played, self.stopped);
+        let episodes = self.played;
         self.emit(EventKind::RunFinished { episodes, stopped, generations });
         self.finished = true;
         vec![Order::Finish(self.tick)]

@@ -16,8 +16,7 @@ use crate::restart::Strategy;
 pub(super) const BUILTINS: [(&str, BackboneSource); 1] = [(builtin::NAME, BackboneSource::Builtin)];
 
 /// What networks compute in.
-pub(super) const PRECISIONS: [(&str, Precision); 3] =
-    [("f32", Precision::F32), ("bf16", Precision::Bf16), ("f16", Precision::F16)];
+pub(super) const PRECISIONS: [(&str, Precision); 3] = Precision::NAMES;
 
 /// What classifiers tell apart.
 pub(super) const LABELS: [(&str, Labels); 2] =

@@ -123,7 +123,6 @@ impl Stage {
             next_job,
             begin,
             oversight,
-            stopped: _,
             finished: _,
         } = self;
         let settled = events.is_empty() && begin.is_empty() && oversight.down.is_empty();
