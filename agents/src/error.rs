@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::device::DeviceKind;
 use crate::hub::HubError;
 
 /// A failure of loading, running or training a model.
@@ -111,6 +112,14 @@ pub enum ModelError {
         reason: String,
     },
     // ---- use ----
+    /// A device cannot be used.
+    #[error("cannot use the device {device}: {reason}")]
+    Device {
+        /// Which was asked for.
+        device: DeviceKind,
+        /// Why, and what would help.
+        reason: String,
+    },
     /// A text has more tokens than the model can read.
     #[error("{found} tokens are more than the context of {limit}")]
     TooLong {
@@ -210,7 +219,7 @@ pub enum ModelError {
 
 /// A tensor error without where in a program it arose: that differs from build to build, and what is said here
 /// goes into recordings.
-fn bare(error: &candle_core::Error) -> String {
+pub(crate) fn bare(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => bare(inner),
         candle_core::Error::Context { inner, context } => format!("{context}: {}", bare(inner)),

@@ -246,7 +246,8 @@ impl Models<'_> {
             let what = format!("there is no model {}", quote(model));
             AdapterError::setting(what, backbone::sources())
         })?;
-        backbone::open(&source, DeviceKind::Cpu, Precision::F32, self.hub, self.hear).map_err(fail)
+        let cpu = DeviceKind::Cpu.open().map_err(fail)?;
+        backbone::open(&source, &cpu, Precision::F32, self.hub, self.hear).map_err(fail)
     }
 
     /// The same with its files, to be written again.

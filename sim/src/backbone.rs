@@ -8,7 +8,8 @@ pub use agents::backbone::Precision;
 use agents::backbone::digest::digests;
 use agents::backbone::gguf::Gguf;
 use agents::backbone::{Backbone, builtin};
-use agents::device::DeviceKind;
+use agents::device::Device;
+pub use agents::device::{DeviceKind, Devices};
 use agents::error::ModelError;
 use agents::hub::{HubError, fetch};
 pub use agents::hub::{HubSettings, Progress as Fetching};
@@ -66,25 +67,25 @@ pub(crate) fn sources() -> String {
 /// When it cannot be fetched or a file of it cannot be used.
 pub(crate) fn open(
     source: &BackboneSource,
-    device: DeviceKind,
+    device: &Device,
     precision: Precision,
     hub: &HubSettings,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Opened, ModelError> {
-    let (device, dtype) = (device.open()?, precision.dtype());
+    let dtype = precision.dtype();
     let mut opened = match source {
         BackboneSource::Builtin => {
             let origin = json!({"builtin": builtin::NAME, "files": builtin::digests()});
-            Opened { backbone: builtin::polylogue_tiny_as(dtype, &device)?, origin, place: None }
+            Opened { backbone: builtin::polylogue_tiny_as(dtype, device)?, origin, place: None }
         }
         BackboneSource::Path(path) => {
-            let backbone = Backbone::load_as(path, dtype, &device)?;
+            let backbone = Backbone::load_as(path, dtype, device)?;
             let origin = json!({"path": path.display().to_string(), "files": digests(path)?});
             Opened { backbone, origin, place: Some(path.clone()) }
         }
         BackboneSource::Hub(model) => {
             let path = fetch(model, hub, hear)?;
-            let (backbone, files) = (Backbone::load_as(&path, dtype, &device)?, digests(&path)?);
+            let (backbone, files) = (Backbone::load_as(&path, dtype, device)?, digests(&path)?);
             let commit = model.commit_at(&path);
             let origin = json!({"hub": model.to_string(), "commit": commit, "files": files});
             Opened { backbone, origin, place: Some(path) }
@@ -117,8 +118,8 @@ mod tests {
         let cache = Some(home.path().to_owned());
         let hub = HubSettings { cache, offline: true, ..HubSettings::default() };
         let origin = |source: BackboneSource| {
-            let f32 = Precision::F32;
-            open(&source, DeviceKind::Cpu, f32, &hub, &mut |_| {}).map(|opened| opened.origin)
+            let (cpu, f32) = (DeviceKind::Cpu.open()?, Precision::F32);
+            open(&source, &cpu, f32, &hub, &mut |_| {}).map(|opened| opened.origin)
         };
         let builtin = origin(BackboneSource::Builtin).unwrap();
         let path = origin(BackboneSource::Path(snapshot.clone())).unwrap();

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use agents::backbone::{Backbone, Precision};
 use agents::bench;
 pub use agents::bench::Figure;
-pub use agents::device::DeviceKind;
+use agents::device::Device;
 use agents::error::ModelError;
 use agents::probe;
 
-use crate::backbone::{self, Fetching, HubSettings};
+use crate::backbone::{self, DeviceKind, Fetching, HubSettings};
 use crate::clock::Stopwatch;
 use crate::scenario::BackboneSource;
 use crate::scenario::suggestion::{message, quote};
@@ -62,9 +62,10 @@ pub fn bench(
 ) -> Result<(), BenchError> {
     let source = backbone::source(model).map_err(ModelError::from)?;
     let source = source.ok_or_else(|| BenchError::NoModel(model.to_owned()))?;
+    let device = device.open()?;
     let backbone = match &source {
-        BackboneSource::Path(path) if is_bare(path) => bare(path, device)?,
-        source => backbone::open(source, device, Precision::F32, hub, fetching)?.backbone,
+        BackboneSource::Path(path) if is_bare(path) => bare(path, &device)?,
+        source => backbone::open(source, &device, Precision::F32, hub, fetching)?.backbone,
     };
     let watch = Stopwatch::start();
     bench::table(&Arc::new(backbone), steps, &|| watch.seconds(), hear)?;
@@ -75,6 +76,6 @@ fn is_bare(path: &Path) -> bool {
     path.is_dir() && !path.join("tokenizer.json").exists()
 }
 
-fn bare(path: &Path, device: DeviceKind) -> Result<Backbone, ModelError> {
-    probe::load(path, &device.open()?)
+fn bare(path: &Path, device: &Device) -> Result<Backbone, ModelError> {
+    probe::load(path, device)
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use agents::backbone::{Backbone, DecoderConfig};
-use agents::device::DeviceKind;
+use agents::device::Device;
 use agents::engine::decode::complete;
 use agents::error::ModelError;
 use agents::pretrain::{Plan, Pretraining, Progress, Sequences};
@@ -15,6 +15,7 @@ use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use crate::backbone::DeviceKind;
 use crate::clock::Stopwatch;
 use crate::corpus::Corpus;
 use crate::scenario::suggestion::message;
@@ -112,7 +113,7 @@ const PROMPTS: [&str; 6] = [
     "review: the soup was cold and the waiter was rude.\nfeeling:",
 ];
 
-/// Runs the recipe in `folder`; `report` hears of progress a few times a minute.
+/// Runs the recipe in `folder` on a device; `report` hears of progress a few times a minute.
 ///
 /// # Errors
 /// When the recipe is wrong, a file cannot be written, or training diverges.
@@ -120,9 +121,10 @@ pub fn pretrain(
     folder: &Path,
     out: &Path,
     tokens: Option<usize>,
+    device: DeviceKind,
     mut report: impl FnMut(&str),
 ) -> Result<Card, PretrainError> {
-    let watch = Stopwatch::start();
+    let (watch, device) = (Stopwatch::start(), device.open()?);
     let recipe_path = folder.join("pretrain.toml");
     let mut recipe: Recipe = toml::from_str(&text(&recipe_path)?)
         .map_err(|e| PretrainError::Recipe { path: recipe_path.clone(), reason: e.to_string() })?;
@@ -154,7 +156,7 @@ pub fn pretrain(
     let parameters = config.architecture()?.parameters();
     report(&format!("{parameters} parameters, {steps} steps"));
     let mut sequences = Sequences::new(corpus.documents(train), &tokenizer, length);
-    let mut pretraining = Pretraining::new(config, plan, &DeviceKind::Cpu.open()?)?;
+    let mut pretraining = Pretraining::new(config, plan, &device)?;
     let mut curve = "step,tokens,learning_rate,train_loss,holdout_loss\n".to_owned();
     let mut window = Vec::new();
     let curve_path = out.join("curve.csv");
@@ -200,7 +202,7 @@ pub fn pretrain(
             &holdout,
             Sequences::new(corpus.documents(train), &tokenizer, length).take(40_000).flatten(),
         ),
-        samples: samples(out)?,
+        samples: samples(out, &device)?,
     };
     let json = serde_json::to_string_pretty(&card).unwrap_or_default() + "\n";
     write(&out.join("card.json"), &json)?;
@@ -274,8 +276,8 @@ fn overlap(holdout: &[Vec<u32>], train: impl Iterator<Item = Vec<u32>>) -> f64 {
     windows.values().filter(|&&seen| seen).count() as f64 / windows.len().max(1) as f64
 }
 
-fn samples(folder: &Path) -> Result<Vec<(String, String)>, PretrainError> {
-    let backbone = Backbone::load(folder, &DeviceKind::Cpu.open()?)?;
+fn samples(folder: &Path, device: &Device) -> Result<Vec<(String, String)>, PretrainError> {
+    let backbone = Backbone::load(folder, device)?;
     PROMPTS
         .iter()
         .map(|&prompt| Ok((prompt.to_owned(), complete(&backbone, prompt, 48)?)))

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use agents::backbone::Backbone;
 use agents::backbone::digest;
-use agents::device::DeviceKind;
+use agents::device::Device;
 use agents::engine::Engine;
 use agents::engine::memory;
 use agents::engine::schedule::Limits;
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::agent::model::ModelMind;
 use crate::agent::{AgentArguments, Mind, Role};
-use crate::backbone::{self, Fetching, HubSettings, Opened};
+use crate::backbone::{self, DeviceKind, Devices, Fetching, HubSettings, Opened};
 use crate::checkpoint::Checkpoints;
 use crate::clock::{self, Timer};
 use crate::conductor::stage::{Member, Stage};
@@ -51,8 +51,8 @@ const RUNS: &str = "runs";
 pub struct RunOptions {
     /// The run directory; made from time and scenario under `runs/` where absent.
     pub out: Option<PathBuf>,
-    /// Which device runs the models.
-    pub device: DeviceKind,
+    /// Which devices run the models.
+    pub devices: Devices,
     /// Where models of the hub are kept and fetched from.
     pub hub: HubSettings,
     /// The command line, for the manifest.
@@ -80,6 +80,9 @@ pub enum RunError {
     /// The data cannot be used.
     #[error("{}", message(.0))]
     Task(TaskError),
+    /// A device cannot be used.
+    #[error("{}", message(.0))]
+    Device(ModelError),
     /// A model cannot be used.
     #[error("backbone {}: {}", quote(name), message(error))]
     Backbone {
@@ -118,7 +121,8 @@ impl RunError {
     #[must_use]
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Task(_) | Self::Agent { .. } | Self::Memory(_) | Self::TooLarge(_) => true,
+            Self::Task(_) | Self::Device(_) | Self::Agent { .. } => true,
+            Self::Memory(_) | Self::TooLarge(_) => true,
             Self::Backbone { error, .. } => error.is_input(),
             Self::Record(error) => error.is_input(),
             Self::Conduct(_) | Self::Silence => false,
@@ -162,12 +166,20 @@ fn gather(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Parts, RunError> {
+    let &[kind] = options.devices.all() else {
+        return Err(RunError::Device(ModelError::Setting {
+            what: "the device",
+            found: options.devices.to_string(),
+            expected: "one device",
+        }));
+    };
+    let device = kind.open().map_err(RunError::Device)?;
     let task = Task::load(&scenario.task).map_err(RunError::Task)?;
-    if options.device == DeviceKind::Cpu && !options.unchecked {
+    if kind == DeviceKind::Cpu && !options.unchecked {
         let predicted = footprint::footprint(&scenario);
         predicted.check(memory::available()).map_err(RunError::Memory)?;
     }
-    let (backbones, origins) = backbones(&scenario, options, hear)?;
+    let (backbones, origins) = backbones(&scenario, &device, options, hear)?;
     let seed = initial_seed(&scenario, options).child("adapter");
     let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones, seed)?;
     let manifest = manifest(&scenario, options, &origins, &starts)?;
@@ -284,12 +296,12 @@ type Backbones = (BTreeMap<String, Arc<Backbone>>, BTreeMap<String, Value>);
 
 fn backbones(
     scenario: &Scenario,
+    device: &Device,
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Backbones, RunError> {
     let mut load = |name: &str, plan: &BackbonePlan| -> Result<Opened, ModelError> {
-        let mut opened =
-            backbone::open(&plan.source, options.device, plan.precision, &options.hub, hear)?;
+        let mut opened = backbone::open(&plan.source, device, plan.precision, &options.hub, hear)?;
         if plan.from_scratch {
             let seed = initial_seed(scenario, options).child("backbone").child(name);
             opened.backbone = opened.backbone.from_scratch(seed)?;
@@ -401,7 +413,7 @@ fn manifest(
         "scenario": scenario.name,
         "seed": scenario.seed,
         "arguments": options.arguments,
-        "device": format!("{:?}", options.device),
+        "device": options.devices.to_string(),
         "began": clock::stamp(),
         "platform": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "origin": scenario.origin,
@@ -423,7 +435,7 @@ mod tests {
         let of = |seed: u64, initial_seed: Option<u64>| {
             let scenario = crate::scenario::load(&path, &set, Some(seed)).unwrap();
             let options = RunOptions { initial_seed, ..RunOptions::default() };
-            let (backbones, _) = backbones(&scenario, &options, &mut |_| {}).unwrap();
+            let (backbones, _) = backbones(&scenario, &Device::Cpu, &options, &mut |_| {}).unwrap();
             let adapter = agents::adapter::AdapterSpec {
                 method: agents::adapter::Method::Layers { freeze_layers: 0 },
                 head: None,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::Backbone;
-use agents::device::DeviceKind;
+use agents::device::Device;
 use agents::error::ModelError;
 use agents::learning::job::{Job, JobSpec, Lesson};
 use agents::learning::objective::supervised::{ClassExample, Examples, Features, classes};
@@ -27,7 +27,7 @@ use self::data::{Data, Part};
 use self::error::TuneError;
 use self::plan::{Ensemble, Plan, Stage};
 use self::report::{PartReport, Report, StageReport};
-use crate::backbone::{self, Fetching, HubSettings};
+use crate::backbone::{self, DeviceKind, Fetching, HubSettings};
 use crate::clock::Stopwatch;
 use crate::metric::classes::ClassScores;
 use crate::scenario::BackboneSource;
@@ -92,20 +92,22 @@ pub enum Progress {
     },
 }
 
-/// Runs a plan and writes its results into `out`; `hear` is told what happens.
+/// Runs a plan on a device and writes its results into `out`; `hear` is told what happens.
 ///
 /// # Errors
 /// When data or model cannot be used, a training diverges, or a file cannot be written.
 pub fn tune(
     plan: &Plan,
+    device: DeviceKind,
     out: &Path,
     hub: &HubSettings,
     mut hear: impl FnMut(&Progress),
 ) -> Result<Report, TuneError> {
     let watch = Stopwatch::start();
+    let place = device.open().map_err(TuneError::Device)?;
     let data = Data::read(&plan.data)?;
     let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
-    let mut tuning = Tuning::new(plan, &data, hub, &mut hear)?;
+    let mut tuning = Tuning::new(plan, &data, &place, hub, &mut hear)?;
     create(out)?;
     let trained = tuning.first(&parts)?;
     let parameters = tuning.backbone.network.architecture().parameters();
@@ -122,7 +124,8 @@ pub fn tune(
         };
         reports.push(tuning.run(part, &folder, &mut hear)?);
     }
-    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()], tuning.origin);
+    let origins = (tuning.origin, device);
+    let report = Report::new(plan, &data, trained, reports, [read, watch.seconds()], origins);
     let json = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
     write(&out.join("report.json"), &json)?;
     Ok(report)
@@ -146,13 +149,14 @@ impl<'a> Tuning<'a> {
     fn new(
         plan: &'a Plan,
         data: &'a Data,
+        device: &Device,
         hub: &HubSettings,
         hear: &mut impl FnMut(&Progress),
     ) -> Result<Self, TuneError> {
         let fail = |error: ModelError| TuneError::model(&plan.model, error);
         let source = source(&plan.model)?;
         let mut fetching = |fetching: &Fetching| hear(&Progress::Fetching(fetching.clone()));
-        let opened = backbone::open(&source, DeviceKind::Cpu, plan.precision, hub, &mut fetching);
+        let opened = backbone::open(&source, device, plan.precision, hub, &mut fetching);
         let opened = opened.map_err(fail)?;
         let (backbone, origin) = (opened.backbone, opened.origin);
         let longest = plan.data.longest.min(backbone.network.architecture().positions);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 
 use self::comparison::{Comparison, Outcome};
-use crate::backbone::{Fetching, HubSettings};
+use crate::backbone::{Devices, Fetching, HubSettings};
 use crate::control::Control;
 use crate::divergence::Divergence;
 use crate::feed::Feed;
@@ -30,6 +30,8 @@ pub struct VerifyOptions {
     pub directory: PathBuf,
     /// The scenario's folder, where it is not where it was.
     pub folder: Option<PathBuf>,
+    /// The devices; those that the run had where absent.
+    pub devices: Option<Devices>,
     /// Where models of the hub are kept and fetched from.
     pub hub: HubSettings,
     /// Equal events that are kept to be shown before a difference.
@@ -179,6 +181,7 @@ pub fn prepare(
     let scenario = scenario.map_err(VerifyError::Scenario)?;
     let run = RunOptions {
         out: Some(made.clone()),
+        devices: options.devices.clone().unwrap_or_else(|| manifest.device.clone()),
         hub: options.hub.clone(),
         unchecked: options.unchecked,
         ..RunOptions::default()
@@ -197,15 +200,16 @@ pub fn prepare(
 fn notices(recorded: &Manifest, now: &Manifest) -> Vec<String> {
     let parts = [
         ("version of polylogue", &recorded.polylogue, &now.polylogue),
-        ("device", &recorded.device, &now.device),
         ("platform", &recorded.platform, &now.platform),
     ];
     let other = parts.into_iter().filter(|(_, recorded, now)| recorded != now);
-    other
-        .map(|(what, recorded, now)| {
-            message(format_args!("the {what} was {recorded} and is {now}"))
-        })
-        .collect()
+    let other =
+        other.map(|(what, recorded, now)| format!("the {what} was {recorded} and is {now}"));
+    let devices = (!recorded.device.are_like(&now.device)).then(|| {
+        let (recorded, now) = (&recorded.device, &now.device);
+        format!("the run had --device {recorded}, and is played again with {now}")
+    });
+    other.chain(devices).map(message).collect()
 }
 
 impl Verification {

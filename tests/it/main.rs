@@ -7,6 +7,8 @@ mod command_line;
 #[cfg(test)]
 mod customer_data;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod faults;

@@ -1,6 +1,7 @@
 //! Pretraining: the shipped recipe runs, is reproducible, and the embedded model is what its card says.
 
 use polylogue_tests::root;
+use sim::backbone::DeviceKind;
 use sim::pretraining::pretrain;
 
 #[test]
@@ -34,7 +35,7 @@ fn a_short_pretraining_learns_and_repeats_itself() {
     std::fs::write(recipe.path().join("pretrain.toml"), small).unwrap();
     let weights = || {
         let out = tempfile::tempdir().unwrap();
-        let card = pretrain(recipe.path(), out.path(), None, |_| {}).unwrap();
+        let card = pretrain(recipe.path(), out.path(), None, DeviceKind::Cpu, |_| {}).unwrap();
         // Uniform guessing over 400 tokens is 5.99 nats.
         assert!(card.holdout_loss < 5.7, "{}", card.holdout_loss);
         assert!(out.path().join("curve.csv").exists());

@@ -1,8 +1,8 @@
 //! `polylogue bench`: what this machine does with a model, as a table, each figure beside its bound.
 
 use clap::Args;
-use sim::backbone::HubSettings;
-use sim::bench::{DeviceKind, Figure, bench};
+use sim::backbone::{DeviceKind, HubSettings};
+use sim::bench::{Figure, bench};
 
 use crate::exit_code::Exit;
 
@@ -14,7 +14,7 @@ pub(crate) struct BenchArguments {
     #[arg(long, default_value = "polylogue-tiny")]
     model: String,
     /// Where it runs: `cpu`, `cuda` or `cuda:N`.
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value_t)]
     device: DeviceKind,
     /// Tokens that each sequence writes for a figure.
     #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u16).range(3..=512))]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use miette::IntoDiagnostic;
-use sim::backbone::HubSettings;
+use sim::backbone::{Devices, HubSettings};
 use sim::run::{Edit, Exchange, ForkError, ForkOptions, ResumeError};
 
 use crate::exit_code::Exit;
@@ -37,13 +37,16 @@ pub(crate) struct ForkArguments {
     /// The scenario's folder, where it is not where it was.
     #[arg(long, value_name = "FOLDER")]
     scenario: Option<PathBuf>,
+    /// What runs the models, as for `run`; what the parent had where absent.
+    #[arg(long, value_name = "LIST")]
+    device: Option<Devices>,
     /// How to watch: a screen on a terminal and plain lines elsewhere, unless said otherwise.
     #[arg(long, value_enum, default_value_t)]
     display: Display,
     /// Draw the screen with ASCII only.
     #[arg(long)]
     ascii: bool,
-    /// Go on even where memory is predicted not to suffice.
+    /// Go on even where memory is predicted not to suffice, or the device is of another kind.
     #[arg(long)]
     unchecked: bool,
 }
@@ -59,6 +62,7 @@ pub(crate) fn fork(arguments: ForkArguments) -> miette::Result<Exit> {
         adapter,
         seed,
         scenario,
+        device,
         display,
         ascii,
         unchecked,
@@ -72,6 +76,7 @@ pub(crate) fn fork(arguments: ForkArguments) -> miette::Result<Exit> {
         edits: edit,
         adapters: adapter,
         folder: scenario,
+        devices: device,
         hub: HubSettings::from_environment(),
         arguments: std::env::args().collect(),
         unchecked,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use miette::IntoDiagnostic;
-use sim::backbone::HubSettings;
+use sim::backbone::{Devices, HubSettings};
 use sim::run::{ResumeError, ResumeOptions, Resumed};
 
 use crate::exit_code::Exit;
@@ -19,23 +19,27 @@ pub(crate) struct ResumeArguments {
     /// The scenario's folder, where it is not where it was.
     #[arg(long, value_name = "FOLDER")]
     scenario: Option<PathBuf>,
+    /// What runs the models, as for `run`; what the run had where absent.
+    #[arg(long, value_name = "LIST")]
+    device: Option<Devices>,
     /// How to watch: a screen on a terminal and plain lines elsewhere, unless said otherwise.
     #[arg(long, value_enum, default_value_t)]
     display: Display,
     /// Draw the screen with ASCII only.
     #[arg(long)]
     ascii: bool,
-    /// Go on even where memory is predicted not to suffice.
+    /// Go on even where memory is predicted not to suffice, or the device is of another kind.
     #[arg(long)]
     unchecked: bool,
 }
 
 /// Runs the command.
 pub(crate) fn resume(arguments: ResumeArguments) -> miette::Result<Exit> {
-    let ResumeArguments { run, scenario, display, ascii, unchecked } = arguments;
+    let ResumeArguments { run, scenario, device, display, ascii, unchecked } = arguments;
     let options = ResumeOptions {
         directory: run.clone(),
         folder: scenario,
+        devices: device,
         hub: HubSettings::from_environment(),
         unchecked,
         ..ResumeOptions::default()

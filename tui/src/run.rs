@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use miette::IntoDiagnostic;
-use sim::backbone::HubSettings;
+use sim::backbone::{Devices, HubSettings};
 use sim::run::RunOptions;
 
 use crate::exit_code::Exit;
@@ -25,6 +25,9 @@ pub(crate) struct RunArguments {
     /// The run directory; a new one under `runs/` where absent.
     #[arg(long, value_name = "RUN_DIR")]
     out: Option<PathBuf>,
+    /// What runs the models: `cpu`, `cuda`, `cuda:N`, or several with commas; agents are divided among them.
+    #[arg(long, value_name = "LIST", default_value_t)]
+    device: Devices,
     /// How to watch: a screen on a terminal and plain lines elsewhere, unless said otherwise.
     #[arg(long, value_enum, default_value_t)]
     display: Display,
@@ -69,6 +72,7 @@ pub(crate) fn run(arguments: RunArguments) -> miette::Result<Exit> {
     let scenario = sim::scenario::load(&arguments.scenario, &arguments.set, arguments.seed)?;
     let options = RunOptions {
         out: arguments.out,
+        devices: arguments.device,
         hub: HubSettings::from_environment(),
         unchecked: arguments.unchecked,
         arguments: std::env::args().collect(),

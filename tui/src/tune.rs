@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use sim::backbone::{HubSettings, Precision};
+use sim::backbone::{DeviceKind, HubSettings, Precision};
 use sim::tuning::error::TuneError;
 use sim::tuning::plan::Plan;
 use sim::tuning::recipe::{
@@ -36,6 +36,9 @@ pub(crate) struct TuneArguments {
     /// What the model computes in: `f32`, `bf16` or `f16`; adapters are trained in f32 all the same.
     #[arg(long)]
     dtype: Option<Precision>,
+    /// What runs the model: `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value_t)]
+    device: DeviceKind,
     /// Examples to learn from: `.csv`, `.jsonl`, or `LABEL=FILE` with one text a line; may be repeated.
     #[arg(long, value_name = "FILE")]
     train: Vec<String>,
@@ -167,7 +170,8 @@ pub(crate) fn tune(arguments: &TuneArguments) -> miette::Result<Exit> {
         PathBuf::from("runs").join(format!("{stamp}_tune_{}_{}", plan.method.name(), plan.seed))
     });
     let mut line = Line::new(std::io::stderr().is_terminal());
-    let result = run(&plan, &out, &HubSettings::from_environment(), |progress| line.show(progress));
+    let hub = HubSettings::from_environment();
+    let result = run(&plan, arguments.device, &out, &hub, |progress| line.show(progress));
     line.clear();
     match result {
         Ok(report) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use miette::IntoDiagnostic;
-use sim::backbone::HubSettings;
+use sim::backbone::{Devices, HubSettings};
 use sim::verify::{Place, Progress, Verdict, VerifyError, VerifyOptions};
 
 use crate::divergence;
@@ -21,6 +21,9 @@ pub(crate) struct VerifyArguments {
     /// The scenario's folder, where it is not where it was.
     #[arg(long, value_name = "FOLDER")]
     scenario: Option<PathBuf>,
+    /// What runs the models, as for `run`; what the run had where absent. Another kind has other bits.
+    #[arg(long, value_name = "LIST")]
+    device: Option<Devices>,
     /// Threads that compute; the result must not depend on them.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
@@ -56,6 +59,7 @@ fn verdict(arguments: &VerifyArguments) -> Result<Result<Verdict, Exit>, VerifyE
     let options = VerifyOptions {
         directory: arguments.run.clone(),
         folder: arguments.scenario.clone(),
+        devices: arguments.device.clone(),
         hub: HubSettings::from_environment(),
         context: usize::from(arguments.context),
         unchecked: arguments.unchecked,

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::backbone::Devices;
 use crate::scenario::Origin;
 use crate::scenario::suggestion::message;
 
@@ -25,8 +26,9 @@ pub struct Manifest {
     pub scenario: String,
     /// Where all randomness came from.
     pub seed: u64,
-    /// The device.
-    pub device: String,
+    /// The devices.
+    #[serde(deserialize_with = "devices")]
+    pub device: Devices,
     /// Processor and operating system.
     pub platform: String,
     /// Where the scenario came from; absent in directories that are older than this.
@@ -53,6 +55,12 @@ pub struct ManifestError {
     pub path: PathBuf,
     /// Why.
     pub reason: String,
+}
+
+/// Devices as they are written now, and as they were before a run could have others: `Cpu`.
+fn devices<'de, D: Deserializer<'de>>(from: D) -> Result<Devices, D::Error> {
+    let text = String::deserialize(from)?.to_lowercase();
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 impl Manifest {

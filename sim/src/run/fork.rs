@@ -19,7 +19,7 @@ use super::{
     Parts, Prepared, RUNS, ResumeError, ResumeOptions, Resumed, RunError, RunOptions, gather,
     resume, start,
 };
-use crate::backbone::{Fetching, HubSettings};
+use crate::backbone::{Devices, Fetching, HubSettings};
 use crate::checkpoint::{self, Damage, Stored};
 use crate::clock::{self, Timer};
 use crate::conductor::stage::{Member, Snapshot};
@@ -99,11 +99,13 @@ pub struct ForkOptions {
     pub adapters: Vec<Exchange>,
     /// The scenario's folder, where it is not where it was.
     pub folder: Option<PathBuf>,
+    /// The devices; those of the parent where absent.
+    pub devices: Option<Devices>,
     /// Where models of the hub are kept and fetched from.
     pub hub: HubSettings,
     /// The command line, for the manifest.
     pub arguments: Vec<String>,
-    /// Go on even where memory is predicted not to suffice.
+    /// Go on even where memory is predicted not to suffice, and on devices that are not like the parent's.
     pub unchecked: bool,
     /// How long the run's waits are.
     pub timer: Timer,
@@ -179,6 +181,7 @@ struct Wanted {
     parent: Manifest,
     before: Scenario,
     after: Scenario,
+    devices: Devices,
     /// The last checkpoint that is not later than the tick.
     stored: Option<Stored>,
 }
@@ -197,6 +200,7 @@ fn checked(options: &ForkOptions) -> Result<Wanted, ForkError> {
         drop(Claim::of(out)?);
         return Err(ResumeError::HalfFork(out.clone()).into());
     }
+    let devices = resume::devices(directory, &parent, options.devices.as_ref(), options.unchecked)?;
     let folder = options.folder.as_deref();
     let after = scenario::changed_since(directory, &parent, folder, &options.set, options.seed);
     let no_origin = || ForkError::Resume(ResumeError::NoOrigin(directory.clone()));
@@ -220,7 +224,7 @@ fn checked(options: &ForkOptions) -> Result<Wanted, ForkError> {
     if let Some(stored) = stored.as_ref().filter(|stored| stored.manifest.tick == options.at) {
         edit(&mut stored.stage.clone(), &options.edits)?;
     }
-    Ok(Wanted { parent, before, after, stored })
+    Ok(Wanted { parent, before, after, devices, stored })
 }
 
 /// Whether the parent can have a tick with which it ends what both have in common.
@@ -257,13 +261,14 @@ async fn begun(
     claim: Claim,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, ForkError> {
-    let Wanted { parent, before, after, stored } = wanted;
+    let Wanted { parent, before, after, devices, stored } = wanted;
     let out = claim.directory().to_owned();
     copy(&options.parent, &parent, claim, stored.as_ref())?;
     let reached = stored.is_some_and(|stored| stored.manifest.tick == options.at);
     let resumed = |until| ResumeOptions {
         directory: out.clone(),
         folder: options.folder.clone(),
+        devices: Some(devices.clone()),
         hub: options.hub.clone(),
         unchecked: options.unchecked,
         timer: options.timer,
@@ -283,7 +288,7 @@ async fn begun(
         stored.ok_or_else(|| ends_before(options.at, "played again, it came to its end"))?;
     same_history(&options.parent, &out, &stored)?;
     let tick = stored.manifest.tick;
-    change(options, &parent, (&before, after), stored, &out, hear)?;
+    change(options, (&parent, &devices), (&before, after), stored, &out, hear)?;
     match resume::resume(&resumed(None), hear)? {
         Resumed::Ready(prepared) => Ok(*prepared),
         Resumed::Finished(_) => Err(ForkError::Change(format!("the run ends with tick {tick}"))),
@@ -330,13 +335,14 @@ fn can_change(before: &Scenario, after: &Scenario) -> Result<(), ForkError> {
 /// Puts the change into the checkpoint, and makes the directory a run of its own.
 fn change(
     options: &ForkOptions,
-    parent: &Manifest,
+    (parent, devices): (&Manifest, &Devices),
     (before, after): (&Scenario, Scenario),
     mut stored: Stored,
     out: &Path,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<(), ForkError> {
     let run = RunOptions {
+        devices: devices.clone(),
         hub: options.hub.clone(),
         arguments: options.arguments.clone(),
         unchecked: options.unchecked,

@@ -14,7 +14,7 @@ use agents::adapter::Adapter;
 use super::aside::put_aside;
 use super::{Parts, Prepared, RunError, RunOptions, gather};
 use crate::agent::Mind;
-use crate::backbone::{Fetching, HubSettings};
+use crate::backbone::{Devices, Fetching, HubSettings};
 use crate::checkpoint::{self, Checkpoints, Damage, Search, Stored, Unreadable};
 use crate::clock::Timer;
 use crate::conductor::stage::Stage;
@@ -34,9 +34,11 @@ pub struct ResumeOptions {
     pub directory: PathBuf,
     /// The scenario's folder, where it is not where it was.
     pub folder: Option<PathBuf>,
+    /// The devices; those that the run had where absent.
+    pub devices: Option<Devices>,
     /// Where models of the hub are kept and fetched from.
     pub hub: HubSettings,
-    /// Go on even where memory is predicted not to suffice.
+    /// Go on even where memory is predicted not to suffice, and on devices that are not like those before.
     pub unchecked: bool,
     /// How long the run's waits are.
     pub timer: Timer,
@@ -92,6 +94,20 @@ pub enum ResumeError {
     /// The scenario in the run directory cannot be used any more.
     #[error(transparent)]
     Scenario(Problems),
+    /// Other devices than the run had.
+    #[error(
+        "{} was begun with --device {recorded}, and with --device {asked} it would not come to the same bits; leave \
+         the option out, or go on all the same with --unchecked",
+        message(directory.display())
+    )]
+    Devices {
+        /// The folder.
+        directory: PathBuf,
+        /// What the run had.
+        recorded: Devices,
+        /// What was asked for.
+        asked: Devices,
+    },
     /// Data or models are not what they were.
     #[error(
         "the run cannot go on, for this is not what it was made from:\n  {}",
@@ -194,7 +210,13 @@ pub(super) fn resume_or_fork(
     let scenario = scenario::recorded(directory, &recorded, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| ResumeError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(ResumeError::Scenario)?;
+    let devices = devices(directory, &recorded, options.devices.as_ref(), options.unchecked)?;
+    if !devices.are_like(&recorded.device) {
+        notices
+            .push(format!("the run had --device {}, and goes on with {devices}", recorded.device));
+    }
     let run = RunOptions {
+        devices,
         hub: options.hub.clone(),
         unchecked: options.unchecked,
         initial_seed: Some(recorded.initial_seed()),
@@ -233,6 +255,22 @@ pub(super) fn resume_or_fork(
     };
     (prepared.notices, prepared.timer, prepared.until) = (notices, options.timer, options.until);
     Ok(Resumed::Ready(Box::new(prepared)))
+}
+
+/// The devices that a run goes on with.
+pub(super) fn devices(
+    directory: &Path,
+    recorded: &Manifest,
+    asked: Option<&Devices>,
+    unchecked: bool,
+) -> Result<Devices, ResumeError> {
+    let recorded = &recorded.device;
+    let asked = asked.unwrap_or(recorded);
+    if unchecked || asked.are_like(recorded) {
+        return Ok(asked.clone());
+    }
+    let (directory, recorded, asked) = (directory.into(), recorded.clone(), asked.clone());
+    Err(ResumeError::Devices { directory, recorded, asked })
 }
 
 /// A log that two versions wrote, one after the other, would be neither's.

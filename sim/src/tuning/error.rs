@@ -55,6 +55,9 @@ pub enum TuneError {
         /// What is wrong.
         reason: String,
     },
+    /// A device that cannot be used.
+    #[error("{}", message(.0))]
+    Device(ModelError),
     /// A model that cannot be used, or does not suit the method.
     #[error("model {model}: {}", message(error))]
     Model {

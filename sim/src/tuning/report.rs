@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::data::{Data, Part};
 use super::plan::{MethodPlan, Plan, Split, Stage};
+use crate::backbone::DeviceKind;
 use crate::metric::classes::{ClassScore, ClassScores};
 use crate::metric::interval::mean_interval;
 
@@ -20,6 +21,8 @@ pub struct Report {
     pub model: String,
     /// Where it came from, and the SHA-256 of each of its files.
     pub origin: Value,
+    /// The device that it was tuned on.
+    pub device: String,
     /// The method's name.
     pub method: &'static str,
     /// Everything that was set, with what nobody said filled in.
@@ -107,7 +110,7 @@ impl Report {
         trained: usize,
         parts: Vec<PartReport>,
         [reading_seconds, seconds]: [f64; 2],
-        origin: Value,
+        (origin, device): (Value, DeviceKind),
     ) -> Self {
         let over = |value: fn(&PartReport) -> f64| {
             let (mean, half) = mean_interval(&parts.iter().map(value).collect::<Vec<f64>>());
@@ -122,6 +125,7 @@ impl Report {
         Self {
             model: plan.model.clone(),
             origin,
+            device: device.to_string(),
             method: plan.method.name(),
             settings: settings(plan),
             labels: data.labels.len(),
