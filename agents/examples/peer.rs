@@ -13,14 +13,14 @@ use std::time::Instant;
 use agents::adapter::head::{Pooling, features};
 use agents::adapter::{Adapter, AdapterSpec, Method};
 use agents::backbone::{Backbone, Pass, Rows, Tokens, checkpoint};
-use agents::engine::decode::{self, Got, Row, Want};
 use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
-use agents::sampler::{Filter, likeliest};
+use agents::sampler::likeliest;
 use agents::seed::Seed;
 use agents::session::{Part, Session};
+use agents::writing::{self, Draw, Row};
 use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::json;
@@ -97,7 +97,7 @@ fn main() -> Outcome<()> {
             Ok(adapter.save(&request.out.ok_or("saving needs `out`")?)?)
         }
         ("write", _) => write(&backbone, &request),
-        ("generate", _) => generate(&backbone, adapter.as_ref(), &request),
+        ("generate", _) => generate(&backbone, adapter, &request),
         _ => Err("an output file is missing, or the command is unknown".into()),
     }
 }
@@ -181,27 +181,15 @@ fn embed(backbone: &Backbone, texts: &[String], out: &Path) -> Outcome<()> {
     Ok(checkpoint::write(&tensors, DType::F32, out)?)
 }
 
-/// The likeliest token again and again, all rows in one batch, as the engine writes; prints the tokens.
-fn generate(backbone: &Backbone, adapter: Option<&Adapter>, request: &Request) -> Outcome<()> {
-    let row = |tokens: &Vec<u32>| Row {
-        adapter,
-        tokens: tokens.clone(),
-        want: Want::Text {
-            max_tokens: request.max_tokens,
-            temperature: 0.0,
-            filter: Filter::default(),
-            stop: Vec::new(),
-            stream: Box::new(Seed::new(0).stream()),
-        },
+/// The likeliest token again and again, all rows at once; prints the tokens.
+fn generate(backbone: &Arc<Backbone>, adapter: Option<Adapter>, request: &Request) -> Outcome<()> {
+    let adapter = adapter.map(Arc::new);
+    let row = |prompt: &Vec<u32>| {
+        let draw = Draw::likeliest(request.max_tokens, Vec::new());
+        Row { adapter: adapter.clone(), prompt: prompt.clone(), draw }
     };
-    let mut rows: Vec<Row<'_>> = request.tokens.iter().map(row).collect();
-    let written: Vec<Vec<u32>> = decode::run(backbone, &mut rows)?
-        .into_iter()
-        .map(|got| match got {
-            Got::Text { tokens, .. } => tokens,
-            Got::Classes(_) => Vec::new(),
-        })
-        .collect();
+    let texts = writing::write(backbone, request.tokens.iter().map(row).collect())?;
+    let written: Vec<Vec<u32>> = texts.into_iter().map(|text| text.tokens).collect();
     Ok(serde_json::to_writer(std::io::stdout(), &written)?)
 }
 

@@ -10,7 +10,6 @@
 //! advance. Requests join between two steps and leave when they are answered. When a request comes, and who
 //! runs beside it, changes its speed and nothing else.
 
-pub mod decode;
 mod desk;
 pub mod memory;
 pub mod meter;

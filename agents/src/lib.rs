@@ -18,6 +18,8 @@
 //! - [`sampler`]: from logits to tokens
 //! - [`kernel`]: arithmetic of reading and writing on a CPU, in one order whatever is beside it
 //! - [`session`]: sequences in progress, each with its own keys and values, stepped together
+//! - [`writing`]: texts, one token after another, each under its own weights
+//! - [`classifying`]: probabilities of an agent's labels
 //! - [`engine`]: the one thread that owns a device and batches all its work
 //! - [`bench`]: what a machine does with a model, beside what would be possible
 //! - [`probe`]: loss and gradients on given tokens, for audits and comparisons
@@ -27,6 +29,7 @@ pub mod adapter;
 pub mod backbone;
 pub mod bench;
 pub mod chat_template;
+pub mod classifying;
 pub mod device;
 pub mod engine;
 pub mod error;
@@ -43,3 +46,4 @@ pub mod seed;
 pub mod session;
 pub mod tokenizer;
 pub mod transfer;
+pub mod writing;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agents::adapter::{Adapter, Generation};
-use agents::engine::decode::Got;
+use agents::engine::queue::Got;
 use agents::engine::queue::{Answer, EngineHandle, Request};
 use agents::error::{ModelError, Result};
 use agents::name::AgentName;

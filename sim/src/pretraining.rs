@@ -5,14 +5,15 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use agents::backbone::{Backbone, DecoderConfig};
 use agents::device::Device;
-use agents::engine::decode::complete;
 use agents::error::ModelError;
 use agents::pretrain::{Plan, Pretraining, Progress, Sequences};
 use agents::seed::Seed;
 use agents::tokenizer::Tokenizer;
+use agents::writing::complete;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::DeviceKind;
@@ -277,7 +278,7 @@ fn overlap(holdout: &[Vec<u32>], train: impl Iterator<Item = Vec<u32>>) -> f64 {
 }
 
 fn samples(folder: &Path, device: &Device) -> Result<Vec<(String, String)>, PretrainError> {
-    let backbone = Backbone::load(folder, device)?;
+    let backbone = Arc::new(Backbone::load(folder, device)?);
     PROMPTS
         .iter()
         .map(|&prompt| Ok((prompt.to_owned(), complete(&backbone, prompt, 48)?)))

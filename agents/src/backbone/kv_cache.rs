@@ -65,16 +65,4 @@ impl KvCache {
         }
         Ok(all)
     }
-
-    /// Keeps only the given rows, in that order.
-    ///
-    /// # Errors
-    /// When a row does not exist.
-    pub fn keep(&mut self, rows: &Tensor) -> Result<()> {
-        for (keys, values) in &mut self.layers {
-            *keys = keys.index_select(rows, 0)?;
-            *values = values.index_select(rows, 0)?;
-        }
-        Ok(())
-    }
 }

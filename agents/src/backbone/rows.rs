@@ -72,16 +72,6 @@ impl Tokens {
         Ok(Self { ids: Tensor::from_vec(ids, (rows.len(), lead + longest), device)?, lead, spans })
     }
 
-    /// The next token of each row, continuing rows that lie as `lead` and `spans` say.
-    pub(crate) fn next(
-        ids: &[u32],
-        lead: usize,
-        spans: Vec<Span>,
-        device: &Device,
-    ) -> Result<Self> {
-        Ok(Self { ids: Tensor::new(ids, device)?.unsqueeze(1)?, lead, spans })
-    }
-
     /// Further tokens of one row that began with `lead` virtual tokens and has no padding.
     pub(crate) fn further(ids: &[u32], lead: usize, device: &Device) -> Result<Self> {
         let span = Span { virtual_tokens: lead, padding: 0 };

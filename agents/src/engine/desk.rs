@@ -6,17 +6,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::decode::{Got, Want};
 use super::meter::Meter;
-use super::queue::{Answer, Key, Request};
+use super::queue::{Answer, Got, Key, Request, Want};
 use super::schedule::Limits;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
-use crate::sampler::{Filter, pick};
-use crate::seed::Stream;
 use crate::session::{Part, Session, Slot};
+use crate::writing::{Draft, Text};
 
 /// The shortest beginning that is worth keeping, in tokens.
 const SHORTEST: usize = 8;
@@ -33,20 +31,9 @@ struct Running {
     keep_at: Option<usize>,
     /// The token to read next, once the prompt was read.
     next: Option<u32>,
-    text: Vec<u32>,
-    draw: Draw,
+    text: Draft,
     answer: Answer<Got>,
     bytes: u64,
-}
-
-/// How tokens are drawn, and when that ends.
-#[derive(Debug)]
-struct Draw {
-    max_tokens: usize,
-    temperature: f64,
-    filter: Filter,
-    stop: Vec<u32>,
-    stream: Box<Stream>,
 }
 
 /// What prompts of an agent begin with.
@@ -95,8 +82,8 @@ impl Desk {
 
     /// Bytes of keys and values that a request takes at most.
     pub(super) fn bytes_for(&self, request: &Request) -> u64 {
-        let Want::Text { max_tokens, .. } = &request.want else { return 0 };
-        let tokens = request.tokens.len() + request.adapter.virtual_tokens() + max_tokens;
+        let Want::Text(draw) = &request.want else { return 0 };
+        let tokens = request.tokens.len() + request.adapter.virtual_tokens() + draw.max_tokens;
         let longest = self.session.backbone().network.architecture().positions;
         tokens.min(longest) as u64 * self.session.bytes_per_token() as u64
     }
@@ -134,7 +121,7 @@ impl Desk {
     pub(super) fn begin(&mut self, request: Request, spare: u64, meter: &Meter) -> bool {
         let bytes = self.bytes_for(&request);
         let Request { key, adapter, tokens: prompt, want, answer, .. } = request;
-        let Want::Text { max_tokens, temperature, filter, stop, stream } = want else {
+        let Want::Text(draw) = want else {
             answer.send(Err(ModelError::Step("a class is not a text".to_owned())));
             return false;
         };
@@ -148,26 +135,14 @@ impl Desk {
             }));
             return false;
         }
-        if max_tokens == 0 {
-            answer.send(Ok(Got::Text { tokens: Vec::new(), stop: None }));
+        if draw.max_tokens == 0 {
+            answer.send(Ok(Got::Text(Text::default())));
             return false;
         }
         let (slot, read, keep_at) = self.open(&key.1, &adapter, &prompt, spare);
         meter.shared(read);
-        let draw = Draw { max_tokens, temperature, filter, stop, stream };
-        let (next, text) = (None, Vec::new());
-        self.running.push(Running {
-            key,
-            slot,
-            prompt,
-            read,
-            keep_at,
-            next,
-            text,
-            draw,
-            answer,
-            bytes,
-        });
+        let (next, text) = (None, Draft::new(draw));
+        self.running.push(Running { key, slot, prompt, read, keep_at, next, text, answer, bytes });
         true
     }
 
@@ -297,12 +272,8 @@ impl Desk {
             let awaited = |own: &Beginning| own.awaited && own.agent == running.key.1;
             self.beginnings.retain(|own| !awaited(own));
         }
-        let Running { mut text, draw, answer, .. } = running;
-        answer.send(outcome.map(|()| {
-            let ends = text.last().is_some_and(|last| draw.stop.contains(last));
-            let stop = if ends { text.pop() } else { None };
-            Got::Text { tokens: text, stop }
-        }));
+        let Running { text, answer, .. } = running;
+        answer.send(outcome.map(|()| Got::Text(text.end())));
     }
 }
 
@@ -316,10 +287,7 @@ impl Running {
         if logits.is_empty() {
             return false;
         }
-        let draw = &mut self.draw;
-        let token = pick(logits, draw.temperature, &draw.filter, &mut draw.stream);
-        self.text.push(token);
-        self.next = Some(token);
-        draw.stop.contains(&token) || self.text.len() >= draw.max_tokens
+        self.next = self.text.extend(logits);
+        self.next.is_none()
     }
 }

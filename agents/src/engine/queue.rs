@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::decode::{Got, Want};
 use super::meter::{Meter, Usage};
 use super::train::Advance;
 use crate::adapter::Adapter;
@@ -14,6 +13,7 @@ use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
 use crate::learning::job::{JobSnapshot, JobSpec};
 use crate::name::AgentName;
+use crate::writing::{Draw, Text};
 
 /// Requests that may wait: far more than a tick of the largest society asks for.
 const BOUND: usize = 65_536;
@@ -51,6 +51,24 @@ impl<T: Send> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer")
     }
+}
+
+/// What a request wants to know.
+#[derive(Debug)]
+pub enum Want {
+    /// Probabilities of the adapter's labels.
+    Classes,
+    /// A text.
+    Text(Draw),
+}
+
+/// What a request got.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Got {
+    /// Probabilities in the order of the adapter's labels.
+    Classes(Vec<f64>),
+    /// A text.
+    Text(Text),
 }
 
 /// A wish for a class or a text.

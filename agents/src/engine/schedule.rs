@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::decode::{self, Got, Row, Want};
 use super::desk::Desk;
 use super::meter::{Meter, Phase};
-use super::queue::{Key, Request};
+use super::queue::{Got, Key, Request, Want};
 use crate::backbone::Backbone;
+use crate::classifying;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
 
@@ -72,7 +72,7 @@ impl Scheduler {
         self.cancel(&request.key);
         let waiting = match request.want {
             Want::Classes => &mut self.classes,
-            Want::Text { .. } => &mut self.texts,
+            Want::Text(_) => &mut self.texts,
         };
         waiting.entry(request.key.1.clone()).or_default().push(request);
         self.show();
@@ -244,11 +244,10 @@ fn classify(requests: Vec<Request>, meter: &Meter) {
     let answers: Vec<_> = requests
         .into_par_iter()
         .map(|request| {
-            let Request { backbone, adapter, tokens, want, answer, .. } = request;
-            let mut rows = [Row { adapter: Some(&adapter), tokens, want }];
-            let got = decode::run(&backbone, &mut rows).map(|mut got| got.pop());
+            let Request { backbone, adapter, tokens, answer, .. } = request;
+            let got = classifying::classify(&backbone, &adapter, &[tokens]);
             let missing = || ModelError::Step("a row got no answer".to_owned());
-            (answer, got.and_then(|got: Option<Got>| got.ok_or_else(missing)))
+            (answer, got.and_then(|mut got| got.pop().map(Got::Classes).ok_or_else(missing)))
         })
         .collect();
     for (answer, got) in answers {

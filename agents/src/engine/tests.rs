@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::Engine;
-use super::decode::{Got, Want};
-use super::queue::{Answer, EngineHandle, Request};
+use super::queue::{Answer, EngineHandle, Got, Request, Want};
 use crate::adapter::{Adapter, AdapterSpec, Method};
 use crate::backbone::{Backbone, builtin};
 use crate::device::DeviceKind;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
-use crate::sampler::Filter;
 use crate::seed::Seed;
+use crate::writing::Draw;
 
 struct World {
     engine: Engine,
@@ -50,13 +49,7 @@ impl World {
     }
 
     fn ask_with(&self, round: u64, episode: u64, answer: Answer<Got>) {
-        let want = Want::Text {
-            max_tokens: 2,
-            temperature: 0.0,
-            filter: Filter::default(),
-            stop: Vec::new(),
-            stream: Box::new(Seed::new(2).stream()),
-        };
+        let want = Want::Text(Draw::likeliest(2, Vec::new()));
         let request = Request {
             key: (round, AgentName::new("a").unwrap(), episode),
             backbone: Arc::clone(&self.backbone),

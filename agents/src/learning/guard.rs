@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
 use crate::backbone::{Backbone, Pass, Rows, Tokens};
-use crate::engine::decode::{Got, Row, Want, run};
+use crate::classifying::classify;
 use crate::error::{ModelError, Result};
 use crate::sampler::softmax;
 
@@ -86,13 +86,7 @@ fn distributions(
     }
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
     if adapter.head().is_some() {
-        let row = |tokens| Row { adapter: Some(adapter), tokens, want: Want::Classes };
-        let got = run(backbone, &mut prompts.into_iter().map(row).collect::<Vec<_>>())?;
-        let classes = |got| match got {
-            Got::Classes(classes) => classes,
-            Got::Text { .. } => Vec::new(),
-        };
-        return Ok(got.into_iter().map(classes).collect());
+        return classify(backbone, adapter, &prompts);
     }
     let network = &backbone.network;
     let owners = [Rows { adapter: Some(adapter), count: prompts.len() }];

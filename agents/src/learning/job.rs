@@ -25,9 +25,9 @@ use super::schedule::{Schedule, Shape, WarmUp};
 use crate::adapter::head::{MEAN, SCALE, statistics};
 use crate::adapter::{Adapter, Generation};
 use crate::backbone::Backbone;
-use crate::engine::decode::{Got, Row, run};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
+use crate::writing::{Row, Text, write};
 
 /// What a job learns from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -175,14 +175,14 @@ impl Begun {
 #[derive(Debug)]
 pub(super) struct Sampling<'a> {
     grpo: &'a Grpo,
-    adapter: Adapter,
+    adapter: Arc<Adapter>,
     batch: Vec<usize>,
     seed: Seed,
 }
 
 impl Sampling<'_> {
     /// A row for each reply.
-    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+    pub(super) fn rows(&self) -> Vec<Row> {
         self.grpo.rows(&self.adapter, &self.batch, self.seed)
     }
 }
@@ -283,7 +283,7 @@ impl Job {
     /// When the gradient audit fails or a number is not finite; the job is of no use then.
     pub fn step(&mut self) -> Result<StepReport> {
         let sampled = match self.sampling()? {
-            Some(sampling) => Some(run(&self.backbone, &mut sampling.rows())?),
+            Some(sampling) => Some(write(&self.backbone, sampling.rows())?),
             None => None,
         };
         let begun = self.begin(sampled)?;
@@ -295,13 +295,13 @@ impl Job {
     pub(super) fn sampling(&self) -> Result<Option<Sampling<'_>>> {
         let Objective::Grpo(grpo) = &self.objective else { return Ok(None) };
         let batch = self.draw(grpo.prompts.len());
-        let adapter = self.assemble(self.optimizer.values()?)?;
+        let adapter = Arc::new(self.assemble(self.optimizer.values()?)?);
         let seed = self.seed.child("sample").index(self.step as u64);
         Ok(Some(Sampling { grpo, adapter, batch, seed }))
     }
 
     /// Begins a step; `sampled` is what came of its sampling.
-    pub(super) fn begin(&mut self, sampled: Option<Vec<Got>>) -> Result<Begun> {
+    pub(super) fn begin(&mut self, sampled: Option<Vec<Text>>) -> Result<Begun> {
         let tracked = self.optimizer.tracked();
         let work = self.work(sampled)?;
         let adapter = self.assemble(tracked.clone())?;
@@ -446,7 +446,7 @@ impl Job {
     }
 
     /// What the present step learns from.
-    fn work(&self, sampled: Option<Vec<Got>>) -> Result<Work> {
+    fn work(&self, sampled: Option<Vec<Text>>) -> Result<Work> {
         match &self.objective {
             Objective::Supervised(lesson) => {
                 let batch = self.draw(lesson.len());

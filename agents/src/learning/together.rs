@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::accumulation::{Gradients, in_waves};
 use super::job::{Begun, Item, Job, Settings, StepReport};
 use super::objective::{self, Portion};
-use crate::engine::decode::{Got, run};
 use crate::error::{ModelError, Result};
+use crate::writing::{Text, write};
 
 /// An item of one of the jobs.
 struct Entry {
@@ -46,9 +46,9 @@ pub fn step(jobs: &mut [Job]) -> Vec<Result<StepReport>> {
 }
 
 /// What the jobs want sampled, in one batch for each backbone.
-fn sample(jobs: &[Job]) -> Vec<Result<Option<Vec<Got>>>> {
+fn sample(jobs: &[Job]) -> Vec<Result<Option<Vec<Text>>>> {
     let wanted: Vec<_> = jobs.iter().map(Job::sampling).collect();
-    let mut all: Vec<Result<Option<Vec<Got>>>> = Vec::with_capacity(jobs.len());
+    let mut all: Vec<Result<Option<Vec<Text>>>> = Vec::with_capacity(jobs.len());
     let mut waiting = Vec::new();
     for (place, wanted) in wanted.iter().enumerate() {
         if let Ok(Some(_)) = wanted {
@@ -69,18 +69,18 @@ fn sample(jobs: &[Job]) -> Vec<Result<Option<Vec<Got>>>> {
                 rows.extend(own);
             }
         }
-        match run(backbone, &mut rows) {
-            Ok(got) => {
-                let mut got = got.into_iter();
+        match write(backbone, rows) {
+            Ok(texts) => {
+                let mut texts = texts.into_iter();
                 for (&place, count) in together.iter().zip(counts) {
-                    all[place] = Ok(Some(got.by_ref().take(count).collect()));
+                    all[place] = Ok(Some(texts.by_ref().take(count).collect()));
                 }
             }
             // One prompt that is too long fails a whole batch: alone, it fails its own job only.
             Err(_of_some_job) => {
                 for &place in &together {
                     if let Ok(Some(sampling)) = &wanted[place] {
-                        all[place] = run(backbone, &mut sampling.rows()).map(Some);
+                        all[place] = write(backbone, sampling.rows()).map(Some);
                     }
                 }
             }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use agents::adapter::Adapter;
 use agents::backbone::Backbone;
-use agents::engine::decode::{Got, Want};
+use agents::engine::queue::{Got, Want};
 use agents::error::{ModelError, Result};
 use agents::prompt;
 use agents::prompt::provenance::{Prompt, Words};
 use agents::sampler::Filter;
 use agents::seed::Seed;
+use agents::writing::{Draw, Text};
 
 use super::{Role, Turn};
 use crate::event::Said;
@@ -58,20 +59,20 @@ impl ModelMind {
         if self.role != Role::Reply {
             return Ok(Want::Classes);
         }
-        Ok(Want::Text {
+        Ok(Want::Text(Draw {
             max_tokens: self.max_tokens,
             temperature: if turn.greedy { 0.0 } else { self.temperature },
             filter: self.filter,
             stop: prompt::stops(&self.backbone.tokenizer)?,
             stream: Box::new(seed.index(turn.episode).index(u64::from(turn.turn)).stream()),
-        })
+        }))
     }
 
     /// What an answer means.
     pub(super) fn said(&self, got: Got) -> Result<Said> {
         self.check(&got)?;
         Ok(match got {
-            Got::Text { tokens, .. } => {
+            Got::Text(Text { tokens, .. }) => {
                 let text = self.backbone.tokenizer.decode(&tokens)?;
                 Said::Text { text: text.trim().to_owned() }
             }
@@ -90,7 +91,7 @@ impl ModelMind {
     fn check(&self, got: &Got) -> Result<()> {
         let malformed = |reason: String| Err(ModelError::MalformedAnswer(reason));
         match got {
-            Got::Text { tokens, .. } => {
+            Got::Text(Text { tokens, .. }) => {
                 let known = self.backbone.network.architecture().vocabulary;
                 match tokens.iter().find(|token| **token as usize >= known) {
                     Some(token) => malformed(format!("token {token} is none of {known}")),
@@ -115,7 +116,7 @@ impl ModelMind {
 pub(super) fn damaged(got: Got) -> Got {
     match got {
         Got::Classes(probabilities) => Got::Classes(vec![f64::NAN; probabilities.len()]),
-        Got::Text { stop, .. } => Got::Text { tokens: vec![u32::MAX], stop },
+        Got::Text(Text { stop, .. }) => Got::Text(Text { tokens: vec![u32::MAX], stop }),
     }
 }
 

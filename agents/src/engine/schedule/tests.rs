@@ -13,6 +13,7 @@ use crate::backbone::{builtin, normal};
 use crate::engine::queue::Answer;
 use crate::sampler::Filter;
 use crate::seed::Seed;
+use crate::writing::{Draw, Row, write};
 
 type Answers = Receiver<(Key, Result<Got>)>;
 
@@ -71,7 +72,7 @@ fn request(
     let want = if adapter.head().is_some() {
         Want::Classes
     } else {
-        Want::Text { max_tokens, temperature: 1.0, filter, stop: vec![40, 41], stream }
+        Want::Text(Draw { max_tokens, temperature: 1.0, filter, stop: vec![40, 41], stream })
     };
     let key = (0, name.clone(), episode);
     let (send, receive) = channel();
@@ -136,6 +137,28 @@ fn answers_depend_on_neither_order_nor_company() {
         let usage = counted.read();
         assert!(pause == 0 || usage.shared_tokens > 0, "beginnings are shared: {usage:?}");
         assert_eq!((usage.waiting, usage.running, usage.classes), (0, 0, 5));
+    }
+}
+
+#[test]
+fn a_text_is_the_one_that_is_written_without_an_engine() {
+    let backbone = backbone();
+    let agents = agents(&backbone);
+    let mut scheduler = Scheduler::new(Limits::default(), meter());
+    let (mut answers, mut rows) = (Vec::new(), Vec::new());
+    for (agent, episode) in agents.iter().zip(0..).flat_map(|(a, n)| [(a, n), (a, n + 9)]) {
+        let (asked, _) = request(&backbone, agent, episode, 9);
+        let Want::Text(draw) = asked.want else { continue };
+        rows.push(Row { adapter: Some(asked.adapter), prompt: asked.tokens, draw });
+        let (asked, answer) = request(&backbone, agent, episode, 9);
+        scheduler.add(asked);
+        answers.push(answer);
+    }
+    finish(&mut scheduler);
+    let texts = write(&backbone, rows).unwrap();
+    assert!(texts.len() == 10 && texts.iter().any(|text| text.tokens.len() == 9), "{texts:?}");
+    for (answer, text) in answers.into_iter().zip(texts) {
+        assert_eq!(answer.recv().unwrap().1.unwrap(), Got::Text(text));
     }
 }
 

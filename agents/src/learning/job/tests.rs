@@ -7,12 +7,12 @@ use crate::adapter::head::HeadSpec;
 use crate::adapter::lora::LoraSpec;
 use crate::adapter::{AdapterSpec, Method};
 use crate::backbone::builtin;
-use crate::engine::decode::{Got, Row, Want, run};
 use crate::learning::objective::grpo::Prompt;
 use crate::learning::objective::supervised::ClassExample;
 use crate::prompt;
 use crate::prompt::provenance::Words;
 use crate::transfer::{Demonstration, reply_examples};
+use crate::writing::Draw;
 
 pub(super) fn backbone() -> Arc<Backbone> {
     Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap())
@@ -91,13 +91,7 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
     assert_eq!(loaded.digest().unwrap(), next.digest().unwrap());
 
     let tokenizer = &backbone.tokenizer;
-    let want = Want::Text {
-        max_tokens: 30,
-        temperature: 0.0,
-        filter: crate::sampler::Filter::default(),
-        stop: prompt::stops(tokenizer).unwrap(),
-        stream: Box::new(Seed::new(0).stream()),
-    };
+    let draw = Draw::likeliest(30, prompt::stops(tokenizer).unwrap());
     let tokens = prompt::reply(
         tokenizer,
         Words::of_task(&demonstration.query),
@@ -105,9 +99,9 @@ fn a_writer_learns_a_reply_by_heart_and_keeps_it_on_disk() {
     )
     .unwrap()
     .into_tokens();
-    let mut rows = [Row { adapter: Some(&loaded), tokens, want }];
-    let Got::Text { tokens, .. } = run(&backbone, &mut rows).unwrap().remove(0) else { panic!() };
-    assert_eq!(tokenizer.decode(&tokens).unwrap().trim(), demonstration.reply);
+    let row = Row { adapter: Some(Arc::new(loaded)), prompt: tokens, draw };
+    let text = write(&backbone, vec![row]).unwrap().remove(0);
+    assert_eq!(tokenizer.decode(&text.tokens).unwrap().trim(), demonstration.reply);
 }
 
 #[test]

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::TextExample;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
-use crate::engine::decode::{Got, Row, Want};
 use crate::error::{ModelError, Result};
 use crate::sampler::Filter;
 use crate::seed::Seed;
+use crate::writing::{Draw, Row, Text};
 
 /// How good a reply to the prompt with this key is, from 0 to 1.
 pub type Reward = Arc<dyn Fn(usize, &str) -> f64 + Send + Sync>;
@@ -70,38 +70,20 @@ pub(crate) struct Sampled {
 }
 
 impl Grpo {
-    /// Samples replies to the prompts at `batch` with `sampling` weights and judges them.
-    #[cfg(test)]
-    pub(crate) fn sample(
-        &self,
-        backbone: &Backbone,
-        sampling: &Adapter,
-        batch: &[usize],
-        seed: Seed,
-    ) -> Result<Sampled> {
-        let got = crate::engine::decode::run(backbone, &mut self.rows(sampling, batch, seed))?;
-        self.judge(backbone, batch, got)
-    }
-
     /// The replies that a step wants sampled: a group for each prompt at `batch`.
-    pub(crate) fn rows<'a>(
-        &self,
-        sampling: &'a Adapter,
-        batch: &[usize],
-        seed: Seed,
-    ) -> Vec<Row<'a>> {
-        let mut rows = Vec::new();
+    pub(crate) fn rows(&self, sampling: &Arc<Adapter>, batch: &[usize], seed: Seed) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(batch.len() * self.group);
         for (place, &index) in batch.iter().enumerate() {
             for member in 0..self.group {
-                let want = Want::Text {
+                let draw = Draw {
                     max_tokens: self.max_tokens,
                     temperature: self.temperature,
                     filter: Filter::default(),
                     stop: self.stop.clone(),
                     stream: Box::new(seed.index(place as u64).index(member as u64).stream()),
                 };
-                let tokens = self.prompts[index].tokens.clone();
-                rows.push(Row { adapter: Some(sampling), tokens, want });
+                let prompt = self.prompts[index].tokens.clone();
+                rows.push(Row { adapter: Some(Arc::clone(sampling)), prompt, draw });
             }
         }
         rows
@@ -112,13 +94,12 @@ impl Grpo {
         &self,
         backbone: &Backbone,
         batch: &[usize],
-        got: Vec<Got>,
+        sampled: Vec<Text>,
     ) -> Result<Sampled> {
         let mut examples = Vec::new();
         let mut rewards = Vec::new();
-        for (row, got) in got.into_iter().enumerate() {
+        for (row, Text { tokens: mut reply, stop }) in sampled.into_iter().enumerate() {
             let prompt = &self.prompts[batch[row / self.group]];
-            let Got::Text { tokens: mut reply, stop } = got else { continue };
             rewards.push((self.reward)(prompt.key, backbone.tokenizer.decode(&reply)?.trim()));
             // What was sampled is trained and no more: a reply whose length ran out did not stop.
             reply.extend(stop);
@@ -160,12 +141,13 @@ mod tests {
     use super::*;
     use crate::adapter::{AdapterSpec, Method};
     use crate::backbone::builtin;
+    use crate::writing::write;
 
     #[test]
     fn only_what_was_sampled_is_trained() {
-        let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
+        let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
         let spec = AdapterSpec { method: Method::Frozen, head: None };
-        let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+        let adapter = Arc::new(Adapter::initial(spec, &backbone, Seed::new(1)).unwrap());
         let tokens = backbone.tokenizer.encode_with_specials("where is my bag", 99).unwrap();
         let sampled = |prompt: &[u32], max_tokens: usize, stop: Vec<u32>| {
             let turns = AtomicUsize::new(0);
@@ -178,7 +160,8 @@ mod tests {
                 // Every other reply is good, so that all carry a signal.
                 reward: Arc::new(move |_, _| (turns.fetch_add(1, Ordering::Relaxed) % 2) as f64),
             };
-            let sampled = grpo.sample(&backbone, &adapter, &[0], Seed::new(2)).unwrap();
+            let texts = write(&backbone, grpo.rows(&adapter, &[0], Seed::new(2))).unwrap();
+            let sampled = grpo.judge(&backbone, &[0], texts).unwrap();
             sampled.replies.into_iter().map(|(example, _)| example.reply).collect::<Vec<_>>()
         };
         let free = sampled(&tokens, 3, Vec::new());

@@ -145,6 +145,37 @@ fn jobs_of_every_kind_really_share_a_pass() {
 }
 
 #[test]
+fn what_a_job_samples_is_the_same_whoever_samples_beside_it() {
+    let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
+    let lora = |targets: &[&str]| Method::Lora(LoraSpec::new(4, 8.0, targets));
+    let mut kinds: Vec<Kind> = [
+        lora(&["q_proj", "v_proj"]),
+        lora(&["all-linear"]),
+        Method::Prefix { tokens: 2 },
+        Method::Layers { freeze_layers: 3 },
+    ]
+    .map(|method| (method, None, rewards()))
+    .into();
+    kinds.insert(2, (Method::Prompt { tokens: 3 }, None, texts(90)));
+    let mut jobs = jobs_of(&backbone, kinds);
+    for _ in 0..2 {
+        let alone: Vec<Option<Vec<Text>>> = jobs
+            .iter()
+            .map(|job| Some(write(&backbone, job.sampling().unwrap()?.rows()).unwrap()))
+            .collect();
+        let count = |texts: &Option<Vec<Text>>| texts.as_ref().map(Vec::len);
+        assert_eq!(
+            alone.iter().map(count).collect::<Vec<_>>(),
+            [8, 8, 0, 8, 8].map(|n| { (n > 0).then_some(n) })
+        );
+        let together: Vec<_> = sample(&jobs).into_iter().map(Result::unwrap).collect();
+        assert_eq!(together, alone);
+        assert_ne!(alone[0], alone[1], "adapters or streams differ");
+        assert!(step(&mut jobs).iter().all(Result::is_ok));
+    }
+}
+
+#[test]
 fn a_job_that_fails_takes_no_other_with_it() {
     let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
     let long = backbone.network.architecture().positions + 1;
