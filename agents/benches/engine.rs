@@ -131,13 +131,16 @@ fn waiting(criterion: &mut Criterion) {
     let once = |asked: u64, taken_back: u64| {
         let held = Arc::new(Barrier::new(2));
         let hold = Arc::clone(&held);
-        let stop = Answer::new(move |_| (0..2).for_each(|_| drop(hold.wait())));
+        let stop = Answer::new(move |_| {
+            hold.wait();
+            hold.wait();
+        });
         handle.infer(request(WAITING, stop)).expect("there is room");
         held.wait();
         let (send, receive) = channel();
         for number in 0..asked {
             let send = send.clone();
-            let answer = Answer::new(move |got| drop(send.send(got.is_ok())));
+            let answer = Answer::new(move |got| send.send(got.is_ok()).expect("it is counted"));
             handle.infer(request(number, answer)).expect("there is room");
         }
         // The latest first.

@@ -16,6 +16,7 @@ pub mod meter;
 pub mod queue;
 pub mod schedule;
 pub mod train;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};

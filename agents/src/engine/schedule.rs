@@ -9,7 +9,6 @@
 //! its sequences, each draws from its own stream, and a row that wants a class goes through the network by
 //! itself. So a request begins as soon as there is room for it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -17,10 +16,10 @@ use rayon::prelude::*;
 use super::desk::Desk;
 use super::meter::{Meter, Phase};
 use super::queue::{Got, Key, Request, Want};
+use super::waiting::{Ticket, Waiting};
 use crate::backbone::Backbone;
 use crate::classifying;
 use crate::error::{ModelError, Result};
-use crate::name::AgentName;
 
 /// What the scheduler keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +40,6 @@ impl Default for Limits {
     }
 }
 
-/// Requests that wait, in the order they came, by who asks.
-type Waiting = BTreeMap<AgentName, Vec<Request>>;
-
 /// All requests of a device.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
@@ -51,14 +47,14 @@ pub(crate) struct Scheduler {
     meter: Arc<Meter>,
     /// The number of the last announcement.
     round: u64,
-    texts: Waiting,
-    classes: Waiting,
+    texts: Waiting<Request>,
+    classes: Waiting<Request>,
     desks: Vec<Desk>,
 }
 
 impl Scheduler {
     pub(crate) fn new(limits: Limits, meter: Arc<Meter>) -> Self {
-        let (texts, classes) = (Waiting::new(), Waiting::new());
+        let (texts, classes) = (Waiting::default(), Waiting::default());
         Self { limits, meter, round: 0, texts, classes, desks: Vec::new() }
     }
 
@@ -74,35 +70,28 @@ impl Scheduler {
             Want::Classes => &mut self.classes,
             Want::Text(_) => &mut self.texts,
         };
-        waiting.entry(request.key.1.clone()).or_default().push(request);
-        self.show();
+        waiting.add(request.key.clone(), request);
     }
 
     /// A new announcement: what was asked under an earlier number is sent back.
     pub(crate) fn expect(&mut self, keys: &[Key]) {
         let round = keys.first().map_or(self.round, |key| key.0);
         self.round = round;
-        self.drop_where(|key| key.0 < round);
+        let mut dropped = self.classes.remove_before(round);
+        dropped.extend(self.texts.remove_before(round));
+        for request in dropped {
+            request.answer.send(Err(ModelError::Cancelled));
+        }
+        self.desks.iter_mut().for_each(|desk| desk.drop_where(|key| key.0 < round));
     }
 
     /// Takes a request back, wherever it is; its answer says so.
     pub(crate) fn cancel(&mut self, key: &Key) {
-        self.drop_where(|other| other == key);
-    }
-
-    fn drop_where(&mut self, is_dropped: impl Fn(&Key) -> bool) {
-        for waiting in [&mut self.classes, &mut self.texts] {
-            for own in waiting.values_mut() {
-                while let Some(place) = own.iter().position(|request| is_dropped(&request.key)) {
-                    own.remove(place).answer.send(Err(ModelError::Cancelled));
-                }
-            }
-            waiting.retain(|_, own| !own.is_empty());
+        let waiting = self.classes.remove(key).or_else(|| self.texts.remove(key));
+        match waiting {
+            Some(request) => request.answer.send(Err(ModelError::Cancelled)),
+            None => self.desks.iter_mut().for_each(|desk| desk.drop_where(|other| other == key)),
         }
-        for desk in &mut self.desks {
-            desk.drop_where(&is_dropped);
-        }
-        self.show();
     }
 
     /// Whether anything is to be done.
@@ -112,13 +101,14 @@ impl Scheduler {
 
     /// Requests that have not begun.
     pub(crate) fn waiting(&self) -> usize {
-        self.texts.values().chain(self.classes.values()).map(Vec::len).sum()
+        self.texts.len() + self.classes.len()
     }
 
     /// One step: classes, then every sequence in progress.
     pub(crate) fn step(&mut self) {
+        self.show();
         let meter = Arc::clone(&self.meter);
-        let rows = self.take_classes();
+        let rows = self.classes.in_turn(self.limits.classes);
         if !rows.is_empty() {
             meter.timed(Phase::Classes, || classify(rows, &meter));
         }
@@ -132,80 +122,55 @@ impl Scheduler {
         self.show();
     }
 
-    /// The next rows that want a class, one of each agent in turn.
-    fn take_classes(&mut self) -> Vec<Request> {
-        let mut taken = Vec::new();
-        while taken.len() < self.limits.classes && !self.classes.is_empty() {
-            let mut left = self.limits.classes - taken.len();
-            for own in self.classes.values_mut() {
-                if left > 0 {
-                    taken.push(own.remove(0));
-                    left -= 1;
-                }
-            }
-            self.classes.retain(|_, own| !own.is_empty());
-        }
-        taken
-    }
-
     /// Begins texts while there is room, first those of the agent that has the fewest in progress.
     fn admit(&mut self) {
-        let mut running: BTreeMap<AgentName, usize> = BTreeMap::new();
-        for desk in &self.desks {
-            for agent in desk.agents() {
-                *running.entry(agent.clone()).or_default() += 1;
-            }
-        }
-        let mut total: usize = running.values().sum();
+        self.texts.runs(self.desks.iter().flat_map(Desk::agents));
+        let mut total: usize = self.desks.iter().map(Desk::running).sum();
         while total < self.limits.sequences {
-            let fewest = self.texts.keys().min_by_key(|agent| running.get(*agent).unwrap_or(&0));
-            let Some(agent) = fewest.cloned() else { break };
-            let Some(own) = self.texts.get_mut(&agent) else { break };
-            let request = own.remove(0);
-            if own.is_empty() {
-                self.texts.remove(&agent);
-            }
-            match self.begin(request) {
+            let Some(ticket) = self.texts.next() else { break };
+            let agent = ticket.key.1.clone();
+            match self.begin(ticket) {
                 Begun::Yes => {
                     total += 1;
-                    *running.entry(agent).or_default() += 1;
+                    self.texts.began(&agent);
                 }
                 Begun::Refused => {}
-                Begun::NoRoom(request) => {
+                Begun::NoRoom(ticket) => {
                     // It keeps its place; what is in progress will end and make room.
-                    self.texts.entry(agent).or_default().insert(0, *request);
+                    self.texts.put_back(*ticket);
                     break;
                 }
             }
         }
     }
 
-    fn begin(&mut self, request: Request) -> Begun {
+    fn begin(&mut self, ticket: Ticket<Request>) -> Begun {
+        let request = &ticket.item;
         let place = match self.desk(&request.backbone) {
             Ok(place) => place,
             Err(error) => {
-                request.answer.send(Err(error));
+                ticket.item.answer.send(Err(error));
                 return Begun::Refused;
             }
         };
-        let needed = self.desks[place].bytes_for(&request);
+        let needed = self.desks[place].bytes_for(request);
         let mut spare = u64::MAX;
         if let Some(budget) = self.limits.cache_bytes {
             if needed > budget {
                 let error = ModelError::CacheTooSmall { needed, budget };
-                request.answer.send(Err(error));
+                ticket.item.answer.send(Err(error));
                 return Begun::Refused;
             }
             let used = |desks: &[Desk]| desks.iter().map(Desk::bytes).sum::<u64>();
             while used(&self.desks) + needed > budget {
                 // Shared beginnings save work only: they go before anybody waits.
                 if !self.desks.iter_mut().any(Desk::forget_a_beginning) {
-                    return Begun::NoRoom(Box::new(request));
+                    return Begun::NoRoom(Box::new(ticket));
                 }
             }
             spare = budget - used(&self.desks) - needed;
         }
-        if self.desks[place].begin(request, spare, &self.meter) {
+        if self.desks[place].begin(ticket.item, spare, &self.meter) {
             Begun::Yes
         } else {
             Begun::Refused
@@ -233,7 +198,7 @@ enum Begun {
     Yes,
     /// It was answered already.
     Refused,
-    NoRoom(Box<Request>),
+    NoRoom(Box<Ticket<Request>>),
 }
 
 /// Answers rows that want a class. Each goes through the network by itself, side by side on rayon's threads:

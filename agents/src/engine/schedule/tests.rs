@@ -1,5 +1,6 @@
 //! Requests in any order and company get the same answers; nobody waits for ever, and memory has a bound.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 
 use candle_core::Device;
@@ -11,6 +12,7 @@ use crate::adapter::lora::LoraSpec;
 use crate::adapter::{Adapter, AdapterSpec, Generation, Method};
 use crate::backbone::{builtin, normal};
 use crate::engine::queue::Answer;
+use crate::name::AgentName;
 use crate::sampler::Filter;
 use crate::seed::Seed;
 use crate::writing::{Draw, Row, write};
