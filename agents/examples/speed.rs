@@ -48,8 +48,7 @@ fn main() -> Outcome<()> {
     let mut figures = Vec::new();
     let mut written = Vec::new();
     for _ in 0..rounds.max(1) {
-        let bandwidth =
-            Machine::measure(&Device::Cpu, &|| begun.elapsed().as_secs_f64())?.bandwidth;
+        let bandwidth = Machine::measure(&backbone, &|| begun.elapsed().as_secs_f64())?.bandwidth;
         let mut session = Session::new(Arc::clone(&backbone))?;
         let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
         let start = Instant::now();

@@ -3,15 +3,15 @@
 //! Every figure is the best of a few rounds. Time comes from the caller. Nothing here is random but the
 //! prompts, which are the same every time.
 
+mod machine;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
-
+pub use self::machine::Machine;
 use crate::adapter::lora::LoraSpec;
 use crate::adapter::{Adapter, AdapterSpec, Method};
-use crate::backbone::{Architecture, Backbone, Weight};
+use crate::backbone::Backbone;
 use crate::error::Result;
 use crate::learning::job::{Job, JobSpec, Lesson, Settings};
 use crate::learning::objective::TextExample;
@@ -23,10 +23,6 @@ use crate::session::{Part, Session, Slot};
 /// Seconds since some moment that stays the same.
 pub type Seconds<'a> = &'a dyn Fn() -> f64;
 
-/// Numbers of eight bytes that are streamed through: more than a cache that many cores share holds.
-const STREAMED: usize = 64 << 20;
-/// Side of the matrices whose product measures arithmetic.
-const SIDE: usize = 1024;
 /// Tokens of a prompt that decoding starts from.
 const PROMPT: usize = 32;
 /// Jobs that learn at once.
@@ -47,77 +43,6 @@ pub struct Figure {
     pub unit: &'static str,
     /// The most that memory and arithmetic would allow; none where nothing limits it but itself.
     pub bound: Option<f64>,
-}
-
-/// What the machine can do at most.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Machine {
-    /// Bytes a second, read one after the other on all threads.
-    pub bandwidth: f64,
-    /// Operations a second of a large product in f32.
-    pub arithmetic: f64,
-}
-
-impl Machine {
-    /// Measures it.
-    ///
-    /// # Errors
-    /// On a tensor failure only.
-    pub fn measure(device: &Device, now: Seconds<'_>) -> Result<Self> {
-        let numbers: Vec<u64> = (0..STREAMED as u64).collect();
-        let chunk = numbers.len().div_ceil(rayon::current_num_threads());
-        let read = || {
-            let parts = numbers.par_chunks(chunk);
-            black_box(parts.map(|part| part.iter().fold(0, |a: u64, b| a ^ b) >> 8).sum::<u64>());
-            Ok(())
-        };
-        let bandwidth = (numbers.len() * 8) as f64 / best(5, now, read)?;
-        let a = Tensor::ones((SIDE, SIDE), DType::F32, device)?;
-        let seconds = best(8, now, || {
-            let product = a.matmul(&a)?;
-            black_box(product.narrow(0, 0, 1)?.flatten_all()?.to_vec1::<f32>()?);
-            Ok(())
-        })?;
-        Ok(Self { bandwidth, arithmetic: 2.0 * (SIDE * SIDE * SIDE) as f64 / seconds })
-    }
-
-    /// Tokens a second that reading all weights for every `rows` tokens, and their products, allow.
-    #[must_use]
-    pub fn decoding_bound(&self, backbone: &Backbone, rows: usize) -> f64 {
-        let bytes: usize = backbone.weights().values().map(bytes).sum();
-        let by_memory = self.bandwidth * rows as f64 / bytes as f64;
-        by_memory.min(self.arithmetic / operations(backbone.network.architecture()))
-    }
-
-    /// Tokens a second of LoRA training that the products allow: forward, and back to the inputs.
-    #[must_use]
-    pub fn training_bound(&self, backbone: &Backbone) -> f64 {
-        let architecture = backbone.network.architecture();
-        let head = 2.0 * (architecture.vocabulary * architecture.hidden) as f64;
-        let [prompt, reply] = EXAMPLE;
-        let replied = reply as f64 / (prompt + reply - 1) as f64;
-        let body = operations(architecture) - head;
-        self.arithmetic / (2.0 * (body + replied * head))
-    }
-}
-
-fn bytes(weight: &Weight) -> usize {
-    match weight {
-        Weight::Dense(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
-        Weight::Quantized(tensor) => tensor.storage_size_in_bytes(),
-    }
-}
-
-/// Operations of one token's products, attention left out.
-fn operations(architecture: &Architecture) -> f64 {
-    let table = architecture.vocabulary * architecture.hidden;
-    let matrices: usize = architecture
-        .weights()
-        .iter()
-        .filter(|(_, shape)| shape.len() == 2 && shape[0] * shape[1] != table)
-        .map(|(_, shape)| shape[0] * shape[1])
-        .sum();
-    2.0 * (matrices + table) as f64
 }
 
 /// Seconds of the fastest round.
@@ -219,7 +144,7 @@ pub fn decoding(
             place += 1;
             next = (0..sequences).map(|row| token(backbone, row, place)).collect();
         }
-        Ok(())
+        Ok(backbone.network.device().synchronize()?)
     })?;
     let value = (sequences * steps.div_ceil(rounds).max(1)) as f64 / seconds;
     let words = if sequences == 1 { "sequence" } else { "sequences" };
@@ -273,10 +198,11 @@ pub fn training(
     let mut jobs = jobs(backbone, mix, rounds + 1)?;
     let mut step = || -> Result<()> {
         if is_together {
-            together::step(&mut jobs).into_iter().try_for_each(|report| report.map(drop))
+            together::step(&mut jobs).into_iter().try_for_each(|report| report.map(drop))?;
         } else {
-            jobs.iter_mut().try_for_each(|job| job.step().map(drop))
+            jobs.iter_mut().try_for_each(|job| job.step().map(drop))?;
         }
+        Ok(backbone.network.device().synchronize()?)
     };
     step()?;
     let seconds = best(rounds, now, step)?;
@@ -288,24 +214,29 @@ pub fn training(
     Ok(Figure { name, value: tokens as f64 / seconds, unit: "tokens/s", bound })
 }
 
-/// The whole table; `hear` is told each figure as it comes.
+/// The whole table, with writing measured for each of these numbers of sequences; `hear` is told each figure
+/// as it comes.
 ///
 /// # Errors
 /// When the model cannot be run.
 pub fn table(
     backbone: &Arc<Backbone>,
+    sequences: &[usize],
     steps: usize,
     now: Seconds<'_>,
     hear: &mut dyn FnMut(&Figure),
 ) -> Result<()> {
-    let machine = Machine::measure(backbone.network.device(), now)?;
-    let plain =
-        |name: &str, value, unit| Figure { name: name.to_owned(), value, unit, bound: None };
-    hear(&plain("reading memory", machine.bandwidth / 1e9, "GB/s"));
-    hear(&plain("products in f32", machine.arithmetic / 1e9, "GFLOP/s"));
-    for (sequences, mix) in [(1, Mix::None), (16, Mix::None), (16, Mix::Attention), (16, Mix::All)]
-    {
-        hear(&decoding(backbone, machine, sequences, mix, steps, now)?);
+    let machine = Machine::measure(backbone, now)?;
+    let plain = |name: String, value, unit| Figure { name, value, unit, bound: None };
+    hear(&plain(machine.memory().to_owned(), machine.bandwidth / 1e9, "GB/s"));
+    let products = format!("products in {}", machine.products.as_str());
+    hear(&plain(products, machine.arithmetic / 1e9, "GFLOP/s"));
+    for &sequences in sequences {
+        // One sequence has no company whose adapters could differ from its own.
+        let mixes = [Mix::None, Mix::Attention, Mix::All];
+        for mix in mixes.into_iter().take(if sequences == 1 { 1 } else { mixes.len() }) {
+            hear(&decoding(backbone, machine, sequences, mix, steps, now)?);
+        }
     }
     for mix in [Mix::Attention, Mix::All] {
         for is_together in [false, true] {
@@ -319,17 +250,16 @@ pub fn table(
 mod tests {
     use std::cell::Cell;
 
+    use candle_core::{DType, Device};
+
     use super::*;
     use crate::backbone::builtin;
 
     #[test]
-    fn bounds_follow_from_bytes_and_operations_and_every_figure_is_measured() {
+    fn every_figure_is_measured() {
         let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
-        let machine = Machine { bandwidth: 1e9, arithmetic: f64::INFINITY };
-        let stored: usize = backbone.weights().values().map(bytes).sum();
-        let alone = machine.decoding_bound(&backbone, 1);
-        assert!((alone - 1e9 / stored as f64).abs() < 1e-9);
-        assert!((machine.decoding_bound(&backbone, 4) - 4.0 * alone).abs() < 1e-6);
+        let (bandwidth, products, is_card) = (1e9, DType::F32, false);
+        let machine = Machine { bandwidth, arithmetic: 1e12, products, is_card };
         // Each look at the clock is a second: a round takes one.
         let clock = Cell::new(0.0);
         let now = || {

@@ -21,10 +21,18 @@ use crate::tokenizer::Tokenizer;
 /// # Errors
 /// As [`Backbone::load`].
 pub fn load(directory: &Path, device: &Device) -> Result<Backbone> {
+    load_as(directory, DType::F32, device)
+}
+
+/// The same, computing in `dtype`.
+///
+/// # Errors
+/// As [`Backbone::load`].
+pub fn load_as(directory: &Path, dtype: DType, device: &Device) -> Result<Backbone> {
     if directory.join("tokenizer.json").exists() {
-        return Backbone::load(directory, device);
+        return Backbone::load_as(directory, dtype, device);
     }
-    Backbone::load_with(directory, Tokenizer::empty()?, DType::F32, device)
+    Backbone::load_with(directory, Tokenizer::empty()?, dtype, device)
 }
 
 /// What gradients are taken of.

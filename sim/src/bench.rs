@@ -5,10 +5,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agents::backbone::{Backbone, Precision};
+use agents::backbone::Precision;
 use agents::bench;
 pub use agents::bench::Figure;
-use agents::device::Device;
 use agents::error::ModelError;
 use agents::probe;
 
@@ -46,36 +45,48 @@ impl From<ModelError> for BenchError {
     }
 }
 
-/// Measures a model, `steps` tokens of each sequence a figure; `hear` is told each figure as it comes.
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// The model, as `--model` names it.
+    pub model: String,
+    /// Where it runs.
+    pub device: DeviceKind,
+    /// What it is kept and computed in.
+    pub precision: Precision,
+    /// How many sequences write at once, a figure for each.
+    pub sequences: Vec<usize>,
+    /// Tokens that each sequence writes for a figure.
+    pub steps: usize,
+}
+
+/// Measures a model; `hear` is told each figure as it comes.
 ///
 /// A folder without `tokenizer.json` will do: no text is read.
 ///
 /// # Errors
 /// When the model cannot be loaded or run.
 pub fn bench(
-    model: &str,
-    device: DeviceKind,
-    steps: usize,
+    options: &BenchOptions,
     hub: &HubSettings,
     fetching: &mut dyn FnMut(&Fetching),
     hear: &mut dyn FnMut(&Figure),
 ) -> Result<(), BenchError> {
-    let source = backbone::source(model).map_err(ModelError::from)?;
-    let source = source.ok_or_else(|| BenchError::NoModel(model.to_owned()))?;
+    let BenchOptions { model, device, precision, sequences, steps } = options;
     let device = device.open()?;
+    let source = backbone::source(model).map_err(ModelError::from)?;
+    let source = source.ok_or_else(|| BenchError::NoModel(model.clone()))?;
     let backbone = match &source {
-        BackboneSource::Path(path) if is_bare(path) => bare(path, &device)?,
-        source => backbone::open(source, &device, Precision::F32, hub, fetching)?.backbone,
+        BackboneSource::Path(path) if is_bare(path) => {
+            probe::load_as(path, precision.dtype(), &device)?
+        }
+        source => backbone::open(source, &device, *precision, hub, fetching)?.backbone,
     };
     let watch = Stopwatch::start();
-    bench::table(&Arc::new(backbone), steps, &|| watch.seconds(), hear)?;
+    bench::table(&Arc::new(backbone), sequences, *steps, &|| watch.seconds(), hear)?;
     Ok(())
 }
 
 fn is_bare(path: &Path) -> bool {
     path.is_dir() && !path.join("tokenizer.json").exists()
-}
-
-fn bare(path: &Path, device: &Device) -> Result<Backbone, ModelError> {
-    probe::load(path, device)
 }

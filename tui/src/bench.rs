@@ -1,8 +1,8 @@
 //! `polylogue bench`: what this machine does with a model, as a table, each figure beside its bound.
 
 use clap::Args;
-use sim::backbone::{DeviceKind, HubSettings};
-use sim::bench::{Figure, bench};
+use sim::backbone::{DeviceKind, HubSettings, Precision};
+use sim::bench::{BenchOptions, Figure, bench};
 
 use crate::exit_code::Exit;
 
@@ -16,6 +16,14 @@ pub(crate) struct BenchArguments {
     /// Where it runs: `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value_t)]
     device: DeviceKind,
+    /// What the model is kept and computed in: `f32`, `bf16` or `f16`.
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
+    /// How many sequences write at once; several numbers with commas. More than one write without adapters,
+    /// and with one of their own each.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 16],
+        value_parser = clap::value_parser!(u16).range(1..=4096))]
+    sequences: Vec<u16>,
     /// Tokens that each sequence writes for a figure.
     #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u16).range(3..=512))]
     steps: u16,
@@ -23,16 +31,19 @@ pub(crate) struct BenchArguments {
 
 /// Runs the command.
 pub(crate) fn measure(arguments: &BenchArguments) -> miette::Result<Exit> {
-    crate::output::say("| what | figure | bound | share |\n|---|---|---|---|");
-    let steps = usize::from(arguments.steps);
-    let result = bench(
-        &arguments.model,
-        arguments.device,
-        steps,
-        &HubSettings::from_environment(),
-        &mut |_| {},
-        &mut |figure| crate::output::say(row(figure)),
-    );
+    let options = BenchOptions {
+        model: arguments.model.clone(),
+        device: arguments.device,
+        precision: arguments.dtype,
+        sequences: arguments.sequences.iter().copied().map(usize::from).collect(),
+        steps: usize::from(arguments.steps),
+    };
+    let mut head = Some("| what | figure | bound | share |\n|---|---|---|---|");
+    let mut show = |figure: &Figure| {
+        head.take().into_iter().for_each(crate::output::say);
+        crate::output::say(row(figure));
+    };
+    let result = bench(&options, &HubSettings::from_environment(), &mut |_| {}, &mut show);
     match result {
         Ok(()) => Ok(Exit::Done),
         Err(error) if error.is_input() => Err(miette::Report::msg(error.to_string())),
