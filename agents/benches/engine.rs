@@ -1,7 +1,7 @@
 //! The engine on the embedded backbone: writing under one, none and many adapters, learning together,
 //! learning from rewards, and as many requests waiting as may.
 //!
-//! `cargo bench -p polylogue-agents`; for a model and a machine of your own, `polylogue bench`.
+//! `cargo bench --workspace --bench engine`; for a model and a machine of your own, `polylogue bench`.
 
 use std::hint::black_box;
 use std::sync::mpsc::channel;
@@ -20,7 +20,7 @@ use agents::learning::together;
 use agents::name::AgentName;
 use agents::seed::Seed;
 use agents::session::{Part, Session, Slot};
-use agents::writing::Draw;
+use agents::writing::{Draw, Row, write};
 use criterion::Criterion;
 
 /// Requests that wait at once, as many as may, and who asks.
@@ -71,7 +71,8 @@ fn learning(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A step of a GRPO job: 8 prompts of 12 tokens, 8 replies of 24 tokens to each, and what they teach.
+/// A step of a GRPO job: 8 prompts of 12 tokens, 8 replies of 24 tokens to each, and what they teach; and the
+/// same replies by themselves.
 fn rewards(criterion: &mut Criterion) {
     let device = DeviceKind::Cpu.open().expect("there is a CPU");
     let backbone = Arc::new(builtin::polylogue_tiny(&device).expect("it is embedded"));
@@ -79,8 +80,9 @@ fn rewards(criterion: &mut Criterion) {
         let tokens = (0..12).map(|place| (20 + 31 * key + 7 * place) as u32).collect();
         Prompt { key, tokens }
     };
+    let prompts: Vec<Prompt> = (0..8).map(prompt).collect();
     let grpo = Grpo {
-        prompts: (0..8).map(prompt).collect(),
+        prompts: prompts.clone(),
         group: 8,
         temperature: 1.0,
         max_tokens: 24,
@@ -97,9 +99,23 @@ fn rewards(criterion: &mut Criterion) {
         settings: Settings::default(),
         seed: Seed::new(1),
     };
-    let mut job = Job::new(Arc::clone(&backbone), from, spec).expect("it suits");
+    let rows = || {
+        let draw = |member: u64| {
+            let stream = Box::new(Seed::new(1).index(member).stream());
+            Draw { temperature: 1.0, stream, ..Draw::likeliest(24, Vec::new()) }
+        };
+        let row = |(prompt, member): (usize, u64)| {
+            let (adapter, prompt) = (Some(Arc::clone(&from)), prompts[prompt].tokens.clone());
+            Row { adapter, prompt, draw: draw(member) }
+        };
+        (0..64).map(|place| row((place / 8, place as u64))).collect()
+    };
     let mut group = criterion.benchmark_group("a_step_of_grpo");
     group.sample_size(20);
+    group.bench_function("its_replies", |bencher| {
+        bencher.iter(|| write(&backbone, rows()).expect("there is room"));
+    });
+    let mut job = Job::new(Arc::clone(&backbone), Arc::clone(&from), spec).expect("it suits");
     group.bench_function("8_prompts_8_replies", |bencher| {
         bencher.iter(|| job.step().expect("it learns"));
     });

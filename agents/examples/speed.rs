@@ -1,9 +1,9 @@
 //! How fast this machine writes: tokens a second of sessions, beside what memory and arithmetic allow.
 //!
-//! `speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS]` loads a model directory, keeps its matrices as
-//! `f32`, `bf16`, `f16` or `q8_0`, gives each sequence a LoRA adapter of its own on the maps TARGETS
-//! (`none`, `q_proj,v_proj`, `all-linear`), reads PROMPT tokens and writes TOKENS, ROUNDS times. Prints one
-//! line of JSON. Part of `tests/peers`, not of the product.
+//! `speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS [ADAPTERS]]` loads a model directory, keeps its
+//! matrices as `f32`, `bf16`, `f16` or `q8_0`, gives each sequence a LoRA adapter of its own on the maps
+//! TARGETS (`none`, `q_proj,v_proj`, `all-linear`), or one of so many ADAPTERS in turn, reads PROMPT tokens
+//! and writes TOKENS, ROUNDS times. Prints one line of JSON. Part of `tests/peers`, not of the product.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -36,21 +36,25 @@ fn main() -> Outcome<()> {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, kept, sequences, targets, prompt, tokens, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS]".into());
+        return Err(
+            "usage: speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS [ADAPTERS]]".into()
+        );
     };
     let (sequences, prompt): (usize, usize) = (sequences.parse()?, prompt.parse()?);
     let tokens: usize = tokens.parse()?;
     let rounds: usize = rest.first().map_or(Ok(1), |rounds| rounds.parse())?;
     let backbone = Arc::new(load(Path::new(model), kept)?);
     let bytes: usize = weight_bytes(&backbone);
-    let adapters = adapters(&backbone, targets, sequences)?;
+    let some: usize = rest.get(1).map_or(Ok(sequences), |count| count.parse())?;
+    let adapters = adapters(&backbone, targets, some)?;
+    let of_each = || adapters.iter().cycle().take(sequences);
     let begun = Instant::now();
     let mut figures = Vec::new();
     let mut written = Vec::new();
     for _ in 0..rounds.max(1) {
         let bandwidth = Machine::measure(&backbone, &|| begun.elapsed().as_secs_f64())?.bandwidth;
         let mut session = Session::new(Arc::clone(&backbone))?;
-        let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
+        let slots: Vec<Slot> = of_each().map(|a| session.open(a.clone())).collect();
         let start = Instant::now();
         let texts: Vec<Vec<u32>> =
             (0..sequences).map(|i| (0..prompt).map(|j| text(i, j)).collect()).collect();
@@ -133,7 +137,7 @@ fn weight_bytes(backbone: &Backbone) -> usize {
     backbone.weights().iter().filter(|(name, _)| read(name)).map(|(_, w)| bytes(w)).sum()
 }
 
-/// An adapter of its own for each sequence, with a second matrix that is not zero.
+/// Adapters, each with a second matrix that is not zero.
 fn adapters(
     backbone: &Backbone,
     targets: &str,
