@@ -205,7 +205,7 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let slot = session.open(adapter);
         let logits = session.step(&[Part { slot, tokens, logits: true }])?;
         slots.push(slot);
-        next.push(likeliest(logits.of(0)) as u32);
+        next.push(likeliest(&logits.of(0)?) as u32);
     }
     let mut written: Vec<Vec<u32>> = next.iter().map(|&token| vec![token]).collect();
     let mut seconds = Vec::new();
@@ -215,7 +215,8 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let parts: Vec<Part<'_>> = slots.iter().zip(&next).map(part).collect();
         let start = Instant::now();
         let logits = session.step(&parts)?;
-        next = (0..slots.len()).map(|row| likeliest(logits.of(row)) as u32).collect();
+        let likeliest_of = |row| logits.of(row).map(|logits| likeliest(&logits) as u32);
+        next = (0..slots.len()).map(likeliest_of).collect::<Result<_, _>>()?;
         seconds.push(start.elapsed().as_secs_f64());
         written.iter_mut().zip(&next).for_each(|(row, &token)| row.push(token));
     }

@@ -64,8 +64,8 @@ fn main() -> Outcome<()> {
             .map(|(&slot, tokens)| Part { slot, tokens, logits: true })
             .collect();
         let logits = session.step(&parts)?;
-        let mut next: Vec<[u32; 1]> =
-            (0..sequences).map(|i| [likeliest(logits.of(i)) as u32]).collect();
+        let likeliest_of = |i| logits.of(i).map(|logits| [likeliest(&logits) as u32]);
+        let mut next: Vec<[u32; 1]> = (0..sequences).map(likeliest_of).collect::<Result<_, _>>()?;
         let reading = start.elapsed().as_secs_f64();
         written = vec![Vec::new(); sequences];
         let mut seconds = Vec::with_capacity(tokens);
@@ -79,7 +79,7 @@ fn main() -> Outcome<()> {
             let logits = session.step(&parts)?;
             for (i, next) in next.iter_mut().enumerate() {
                 written[i].push(next[0]);
-                *next = [likeliest(logits.of(i)) as u32];
+                *next = [likeliest(&logits.of(i)?) as u32];
             }
             seconds.push(start.elapsed().as_secs_f64());
         }

@@ -140,7 +140,7 @@ pub fn decoding(
                 })
                 .collect();
             let logits = session.step(&parts)?;
-            black_box(logits.of(0).first());
+            black_box(logits.of(0)?.first());
             place += 1;
             next = (0..sequences).map(|row| token(backbone, row, place)).collect();
         }

@@ -17,6 +17,7 @@
 //! - [`learning`]: jobs, objectives, optimiser, gradient audit, rollback
 //! - [`sampler`]: from logits to tokens
 //! - [`kernel`]: arithmetic of reading and writing on a CPU, in one order whatever is beside it
+//! - [`gpu`]: the same on a GPU: attention over pages, adapters of many agents, drawing
 //! - [`session`]: sequences in progress, each with its own keys and values, stepped together
 //! - [`writing`]: texts, one token after another, each under its own weights
 //! - [`classifying`]: probabilities of an agent's labels
@@ -33,6 +34,7 @@ pub mod classifying;
 pub mod device;
 pub mod engine;
 pub mod error;
+mod gpu;
 pub mod hub;
 mod jinja;
 mod kernel;

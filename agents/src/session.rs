@@ -7,12 +7,14 @@
 //! backward pass.
 //!
 //! On a CPU a step reads every weight once for all its rows and runs as one team of threads
-//! ([`crate::kernel`]); on other devices, and where weights are quantised in other ways than `Q8_0`, each
-//! sequence goes through the network that trains.
+//! ([`crate::kernel`]). On a GPU rows go through the network that trains, as many at a time whoever they are
+//! of, with attention, adapters and draws in kernels of our own ([`crate::gpu`]). What neither can read goes
+//! through that network one sequence at a time.
 
+mod apart;
 mod cache;
 mod change;
-mod general;
+mod logits;
 mod pass;
 mod plan;
 mod step;
@@ -20,14 +22,21 @@ mod turn;
 
 use std::sync::Arc;
 
+use self::apart::Pages;
 use self::cache::{Kept, Shape};
-use self::general::Reader;
+pub use self::logits::{Logits, Pick};
 use self::plan::Listing;
 use self::turn::Turns;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
+use crate::gpu::{self, Changes};
 use crate::kernel;
+
+/// Rows of a pass on a GPU where nobody says how many sequences there will be.
+const TILE: usize = 64;
+/// The fewest and the most rows of a pass on a GPU.
+const TILES: [usize; 2] = [16, 256];
 
 /// A sequence of a [`Session`]. It stays valid until it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,28 +57,6 @@ pub struct Part<'a> {
     pub logits: bool,
 }
 
-/// The logits of a step, for the parts that wanted them.
-#[derive(Clone, Debug, Default)]
-pub struct Logits {
-    width: usize,
-    passes: Vec<Vec<f32>>,
-    /// The pass and the row of each part's logits.
-    places: Vec<Option<(usize, usize)>>,
-}
-
-impl Logits {
-    /// The logits of a part, `[vocabulary]`; empty where the part did not want them.
-    #[must_use]
-    pub fn of(&self, part: usize) -> &[f32] {
-        match self.places.get(part) {
-            Some(&Some((pass, row))) => {
-                &self.passes[pass][row * self.width..(row + 1) * self.width]
-            }
-            _ => &[],
-        }
-    }
-}
-
 /// A sequence: whose it is, and what it has read.
 #[derive(Debug)]
 struct Sequence {
@@ -82,15 +69,15 @@ struct Sequence {
 enum Read {
     /// In blocks, appended in place.
     Kept(Kept),
-    /// As the network that trains keeps them.
-    General(Reader),
+    /// In pages, as the network that trains has its numbers.
+    Apart(Pages),
 }
 
 impl Read {
     fn length(&self) -> usize {
         match self {
             Self::Kept(kept) => kept.length,
-            Self::General(reader) => reader.length(),
+            Self::Apart(pages) => pages.length(),
         }
     }
 }
@@ -107,6 +94,13 @@ pub struct Session {
     /// Whether the backbone's weights can be read where they lie.
     direct: bool,
     parameters: usize,
+    /// Rows of a pass through the network that trains, with rows of nobody where there are fewer: products
+    /// of one shape are computed in one way, so nobody notices who else is there. None for one sequence at a
+    /// time.
+    tile: Option<usize>,
+    pages: gpu::paged::Shape,
+    /// What the adapters of the last such pass changed.
+    changes: Option<Changes>,
 }
 
 impl Session {
@@ -130,6 +124,9 @@ impl Session {
             turns: Turns::default(),
             direct: listed.is_ok(),
             parameters: architecture.parameters(),
+            tile: (!backbone.network.device().is_cpu()).then_some(TILE),
+            pages: gpu::paged::Shape::of(architecture),
+            changes: None,
             backbone,
         })
     }
@@ -138,6 +135,15 @@ impl Session {
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
+        self
+    }
+
+    /// The same for about so many sequences at once, where rows go through a GPU: fewer rows are filled up to
+    /// the next power of two, more take several passes.
+    #[must_use]
+    pub fn with_width(mut self, sequences: usize) -> Self {
+        let [least, most] = TILES;
+        self.tile = self.tile.map(|_| sequences.clamp(least, most).next_power_of_two());
         self
     }
 
@@ -155,7 +161,7 @@ impl Session {
         // What cannot be read directly is the business of the network, which says what is wrong.
         let read = match begun {
             Some(Ok(kept)) => Read::Kept(kept),
-            _ => Read::General(Reader::default()),
+            _ => Read::Apart(Pages::default()),
         };
         self.place(Sequence { adapter, read })
     }
@@ -222,7 +228,7 @@ impl Session {
         if self.direct {
             return tokens.div_ceil(cache::BLOCK) * self.shape.bytes();
         }
-        tokens * self.bytes_per_token()
+        tokens.div_ceil(gpu::paged::PAGE) * gpu::paged::PAGE * self.bytes_per_token()
     }
 
     fn check(&self, parts: &[Part<'_>]) -> Result<()> {

@@ -6,14 +6,12 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::Result;
-use crate::sampler::{Filter, pick};
+use crate::sampler::Filter;
 use crate::seed::{Seed, Stream};
-use crate::session::{Part, Session, Slot};
+use crate::session::{Logits, Part, Pick, Session, Slot};
 
 /// How the tokens of a text are drawn, and when it ends.
 #[derive(Debug)]
@@ -60,13 +58,18 @@ impl Draft {
         Self { draw, tokens: Vec::new() }
     }
 
-    /// Draws the next token and gives it to be read; none where the text has ended.
-    pub(crate) fn extend(&mut self, logits: &[f32]) -> Option<u32> {
-        let draw = &mut self.draw;
+    /// How the next token is drawn, from the logits of a part.
+    fn pick(&mut self, part: usize) -> Pick<'_> {
+        let Draw { temperature, filter, stream, .. } = &mut self.draw;
+        Pick { part, temperature: *temperature, filter, stream }
+    }
+
+    /// Takes in a drawn token and gives it to be read; none where the text has ended.
+    fn push(&mut self, token: u32) -> Option<u32> {
+        let draw = &self.draw;
         if self.tokens.len() >= draw.max_tokens {
             return None;
         }
-        let token = pick(logits, draw.temperature, &draw.filter, &mut draw.stream);
         self.tokens.push(token);
         let ends = draw.stop.contains(&token) || self.tokens.len() >= draw.max_tokens;
         (!ends).then_some(token)
@@ -78,6 +81,21 @@ impl Draft {
         let stop = tokens.pop_if(|last| draw.stop.contains(last));
         Text { tokens, stop }
     }
+}
+
+/// Draws the next token of each draft from the logits of its part; gives those to be read, none where a text
+/// has ended.
+///
+/// # Errors
+/// When a GPU fails.
+pub(crate) fn extend<'a>(
+    drafts: impl Iterator<Item = (&'a mut Draft, usize)>,
+    logits: &Logits,
+) -> Result<Vec<Option<u32>>> {
+    let mut drafts: Vec<(&mut Draft, usize)> = drafts.collect();
+    let picks = drafts.iter_mut().map(|(draft, part)| draft.pick(*part));
+    let tokens = logits.draw(picks.collect())?;
+    Ok(drafts.into_iter().zip(tokens).map(|((draft, _), token)| draft.push(token)).collect())
 }
 
 /// A prompt and how to go on with it.
@@ -128,12 +146,7 @@ pub fn write(backbone: &Arc<Backbone>, rows: Vec<Row>) -> Result<Vec<Text>> {
     let parts: Vec<Part<'_>> = slots.iter().zip(&prompts).map(part).collect();
     let logits = session.step(&parts)?;
     let mut drafts: Vec<Draft> = rows.into_iter().map(|row| Draft::new(row.draw)).collect();
-    // Draws are independent of each other: each has its own stream.
-    let drawn: Vec<Option<u32>> = drafts
-        .par_iter_mut()
-        .zip(&places)
-        .map(|(draft, &at)| draft.extend(logits.of(at)))
-        .collect();
+    let drawn = extend(drafts.iter_mut().zip(places.iter().copied()), &logits)?;
     let mut going = Vec::with_capacity(drafts.len());
     for ((draft, next), at) in drafts.iter_mut().zip(drawn).zip(places) {
         if let Some(next) = next
@@ -152,11 +165,8 @@ pub fn write(backbone: &Arc<Backbone>, rows: Vec<Row>) -> Result<Vec<Text>> {
             })
             .collect();
         let logits = session.step(&parts)?;
-        let drawn: Vec<Option<u32>> = going
-            .par_iter_mut()
-            .enumerate()
-            .map(|(at, going)| going.draft.extend(logits.of(at)))
-            .collect();
+        let parts = going.iter_mut().enumerate().map(|(at, text)| (&mut *text.draft, at));
+        let drawn = extend(parts, &logits)?;
         let mut stay = Vec::with_capacity(going.len());
         for (text, next) in going.into_iter().zip(drawn) {
             match next {

@@ -20,6 +20,8 @@ use super::kv_cache::KvCache;
 use super::rows::{Rows, Tokens, by_group, merge};
 use crate::adapter::Adapter;
 use crate::error::Result;
+use crate::gpu::Changes;
+use crate::gpu::paged::Paged;
 use crate::learning::dropout::Dropout;
 
 /// What goes through the network beside tokens.
@@ -29,6 +31,10 @@ pub struct Pass<'a> {
     pub rows: &'a [Rows<'a>],
     /// Keys and values of the tokens before these.
     pub cache: Option<&'a mut KvCache>,
+    /// Keys and values in pages, for rows of one token each; then there is no cache.
+    pub(crate) paged: Option<&'a Paged>,
+    /// What adapters change row by row, where that is done by a kernel of its own.
+    pub(crate) changes: Option<&'a Changes>,
     /// Who watches or changes the residual stream.
     pub hooks: Option<&'a mut dyn Hooks>,
     /// What is dropped; nothing where absent.
@@ -119,6 +125,21 @@ impl Network {
         Ok((x * self.architecture.embedding_scale)?)
     }
 
+    /// Hidden states after the final norm, `[rows, columns, hidden]`, where the first block reads `x` instead
+    /// of what the tokens would give.
+    ///
+    /// # Errors
+    /// As [`Network::hidden`].
+    pub(crate) fn hidden_from(
+        &self,
+        x: Tensor,
+        tokens: &Tokens,
+        mut pass: Pass<'_>,
+    ) -> Result<Tensor> {
+        let x = self.partial(x, tokens, &mut pass, 0..self.depth())?;
+        self.finish(&x, pass.rows)
+    }
+
     /// Hidden states after the final norm, `[rows, columns, hidden]`.
     ///
     /// With a cache, the tokens continue those already read.
@@ -127,8 +148,7 @@ impl Network {
     /// When the rows outgrow the context, or do not add up to the batch.
     pub fn hidden(&self, tokens: &Tokens, mut pass: Pass<'_>) -> Result<Tensor> {
         let x = self.embed(tokens, &mut pass)?;
-        let x = self.partial(x, tokens, &mut pass, 0..self.depth())?;
-        self.finish(&x, pass.rows)
+        self.hidden_from(x, tokens, pass)
     }
 
     /// The residual stream at the embeddings and after each layer, `[rows, columns, hidden]` each. The

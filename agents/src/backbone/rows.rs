@@ -20,6 +20,24 @@ pub struct Rows<'a> {
     pub count: usize,
 }
 
+impl<'a> Rows<'a> {
+    /// Neighbours of one adapter as one group.
+    pub(crate) fn group(adapters: impl Iterator<Item = Option<&'a Adapter>>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for adapter in adapters {
+            match groups.last_mut() {
+                Some(last)
+                    if last.adapter.map(std::ptr::from_ref) == adapter.map(std::ptr::from_ref) =>
+                {
+                    last.count += 1;
+                }
+                _ => groups.push(Self { adapter, count: 1 }),
+            }
+        }
+        groups
+    }
+}
+
 /// Where things are in one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -36,9 +54,31 @@ pub struct Tokens {
     /// Columns for virtual tokens.
     lead: usize,
     spans: Vec<Span>,
+    /// Where each row stands in a sequence of its own, for rows of one token each.
+    apart: Option<Vec<u32>>,
 }
 
 impl Tokens {
+    /// Rows of one token each, every one at its own position of some sequence; what came before them is
+    /// nobody's business here.
+    ///
+    /// # Errors
+    /// When there is not a position for each token.
+    pub(crate) fn apart(ids: Vec<u32>, positions: Vec<u32>, device: &Device) -> Result<Self> {
+        if ids.len() != positions.len() {
+            let reason = format!("{} tokens have {} positions", ids.len(), positions.len());
+            return Err(ModelError::Examples(reason));
+        }
+        let spans = vec![Span::default(); ids.len()];
+        let ids = Tensor::from_vec(ids, (positions.len(), 1), device)?;
+        Ok(Self { ids, lead: 0, spans, apart: Some(positions) })
+    }
+
+    /// The positions of rows of one token each.
+    pub(crate) fn own_positions(&self) -> Option<&[u32]> {
+        self.apart.as_deref()
+    }
+
     /// Packs rows of tokens, with columns for the virtual tokens of their adapters.
     ///
     /// # Errors
@@ -69,13 +109,12 @@ impl Tokens {
             ids.extend_from_slice(row);
             spans.push(Span { virtual_tokens, padding });
         }
-        Ok(Self { ids: Tensor::from_vec(ids, (rows.len(), lead + longest), device)?, lead, spans })
-    }
-
-    /// Further tokens of one row that began with `lead` virtual tokens and has no padding.
-    pub(crate) fn further(ids: &[u32], lead: usize, device: &Device) -> Result<Self> {
-        let span = Span { virtual_tokens: lead, padding: 0 };
-        Ok(Self { ids: Tensor::new(ids, device)?.unsqueeze(0)?, lead, spans: vec![span] })
+        Ok(Self {
+            ids: Tensor::from_vec(ids, (rows.len(), lead + longest), device)?,
+            lead,
+            spans,
+            apart: None,
+        })
     }
 
     /// Token numbers, `[rows, columns]`; 0 in columns without a token.
@@ -102,7 +141,8 @@ impl Tokens {
     /// When there are not so many rows.
     pub(crate) fn part(&self, rows: Range<usize>) -> Result<Self> {
         let ids = self.ids.narrow(0, rows.start, rows.len())?;
-        Ok(Self { ids, lead: self.lead, spans: self.spans[rows].to_vec() })
+        let apart = self.apart.as_ref().map(|all| all[rows.clone()].to_vec());
+        Ok(Self { ids, lead: self.lead, spans: self.spans[rows].to_vec(), apart })
     }
 
     /// Number of columns.

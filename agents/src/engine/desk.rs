@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::meter::Meter;
 use super::queue::{Answer, Got, Key, Request, Want};
 use super::schedule::Limits;
@@ -13,8 +11,8 @@ use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
-use crate::session::{Part, Session, Slot};
-use crate::writing::{Draft, Text};
+use crate::session::{Logits, Part, Session, Slot};
+use crate::writing::{self, Draft, Text};
 
 /// The shortest beginning that is worth keeping, in tokens.
 const SHORTEST: usize = 8;
@@ -216,28 +214,30 @@ impl Desk {
         meter.stepped(parts.len(), read, written);
         let logits = match self.session.step(&parts) {
             Ok(logits) => logits,
-            Err(error) => {
-                let reason = error.to_string();
-                for running in std::mem::take(&mut self.running) {
-                    self.leave(running, Err(ModelError::Step(reason.clone())));
-                }
-                return;
-            }
+            Err(error) => return self.fail(&error),
         };
-        let lengths: Vec<usize> = parts.iter().map(|part| part.tokens.len()).collect();
+        let read: Vec<(usize, bool)> =
+            parts.iter().map(|part| (part.tokens.len(), part.logits)).collect();
         let mut part = vec![None; self.running.len()];
-        for (index, place) in chosen.into_iter().enumerate() {
+        for (index, &place) in chosen.iter().enumerate() {
             part[place] = Some(index);
         }
-        // Draws are independent of each other: each has its own stream.
-        let ended: Vec<bool> = self
-            .running
-            .par_iter_mut()
-            .zip(part)
-            .map(|(running, part)| {
-                part.is_some_and(|part| running.took(lengths[part], logits.of(part)))
-            })
-            .collect();
+        let drafts = self.running.iter_mut().zip(&part).filter_map(|(running, part)| {
+            part.filter(|&part| read[part].1).map(|part| (&mut running.text, part))
+        });
+        let mut drawn = match writing::extend(drafts, &logits) {
+            Ok(drawn) => drawn.into_iter(),
+            Err(error) => return self.fail(&error),
+        };
+        let mut ended = vec![false; self.running.len()];
+        for ((running, part), ended) in self.running.iter_mut().zip(part).zip(&mut ended) {
+            let Some((count, has_drawn)) = part.map(|part| read[part]) else { continue };
+            running.took(count);
+            if has_drawn {
+                running.next = drawn.next().flatten();
+                *ended = running.next.is_none();
+            }
+        }
         self.keep_beginnings();
         let mut stay = Vec::with_capacity(self.running.len());
         for (running, ended) in std::mem::take(&mut self.running).into_iter().zip(ended) {
@@ -249,6 +249,14 @@ impl Desk {
             }
         }
         self.running = stay;
+    }
+
+    /// Ends every sequence with what went wrong.
+    fn fail(&mut self, error: &ModelError) {
+        let reason = error.to_string();
+        for running in std::mem::take(&mut self.running) {
+            self.leave(running, Err(ModelError::Step(reason.clone())));
+        }
     }
 
     /// Keeps what sequences have read where their prompts begin like those before.
@@ -278,16 +286,10 @@ impl Desk {
 }
 
 impl Running {
-    /// Takes in that `count` tokens were read, and draws the next where there are logits; whether that
-    /// ended the text.
-    fn took(&mut self, count: usize, logits: &[f32]) -> bool {
+    /// Takes in that `count` tokens were read.
+    fn took(&mut self, count: usize) {
         if self.next.take().is_none() {
             self.read += count;
         }
-        if logits.is_empty() {
-            return false;
-        }
-        self.next = self.text.extend(logits);
-        self.next.is_none()
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::cache::Kept;
+use super::logits::Numbers;
 use super::pass::{Given, Input, Pass, Row, Run};
 use super::plan::{Listing, plan};
-use super::{Logits, Part, Read, Session, general};
+use super::{Logits, Part, Read, Session};
 use crate::adapter::Adapter;
 use crate::error::Result;
 use crate::kernel;
@@ -49,21 +50,12 @@ impl Session {
     pub fn step(&mut self, parts: &[Part<'_>]) -> Result<Logits> {
         self.check(parts)?;
         let width = self.backbone.network.architecture().vocabulary;
-        let mut logits = Logits { width, passes: Vec::new(), places: vec![None; parts.len()] };
-        let mut reading = Vec::new();
+        let mut logits = Logits::of_parts(width, parts.len());
+        let (mut reading, mut apart) = (Vec::new(), Vec::new());
         for (index, part) in parts.iter().enumerate() {
-            let backbone = Arc::clone(&self.backbone);
-            let Some(sequence) = self.places[part.slot.index].1.as_mut() else { continue };
-            match &mut sequence.read {
-                Read::General(reader) => {
-                    let adapter = sequence.adapter.as_deref();
-                    let last = reader.read(&backbone.network, adapter, part.tokens)?;
-                    if part.logits {
-                        logits.places[index] = Some((logits.passes.len(), 0));
-                        let found = general::logits(&backbone.network, adapter, &last)?;
-                        logits.passes.push(found);
-                    }
-                }
+            let Some(sequence) = self.places[part.slot.index].1.as_ref() else { continue };
+            match &sequence.read {
+                Read::Apart(_) => apart.push(index),
                 Read::Kept(kept) => {
                     let adapter = sequence.adapter.clone();
                     let prompt = adapter.as_ref().and_then(|adapter| adapter.prompt());
@@ -84,6 +76,7 @@ impl Session {
                 }
             }
         }
+        self.read_apart(parts, apart, &mut logits)?;
         // Rows that share weights are neighbours.
         reading.sort_by_key(|reading| address(reading.owner()));
         while reading.iter().any(|reading| reading.done < reading.inputs.len()) {
@@ -118,7 +111,7 @@ impl Session {
         self.turns.reach(furthest, &architecture)?;
         let now: Vec<&Reading> = reading.iter().filter(|reading| reading.taken > 0).collect();
         let found = self.run(parts, &now, logits)?;
-        logits.passes.extend((!found.is_empty()).then_some(found));
+        logits.passes.extend((!found.is_empty()).then_some(Numbers::Here(found)));
         for reading in reading.iter_mut() {
             reading.done += reading.taken;
             reading.kept = Kept::default();

@@ -43,6 +43,18 @@ fn whole(backbone: &Backbone, adapter: Option<&Adapter>, tokens: &[u32]) -> Vec<
     logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// A session of each way to read: where weights lie, through the network one sequence at a time, and through
+/// it in passes of so many rows, as on a GPU.
+fn sessions(backbone: &Arc<Backbone>) -> [Session; 3] {
+    let new = || Session::new(Arc::clone(backbone)).unwrap();
+    let (direct, mut alone, mut together) = (new(), new(), new());
+    assert!(direct.direct);
+    alone.direct = false;
+    together.direct = false;
+    together.tile = Some(8);
+    [direct, alone, together]
+}
+
 /// The largest difference relative to the largest value.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -94,23 +106,24 @@ fn text(length: usize, first: usize) -> Vec<u32> {
 fn every_family_reads_as_its_network_does() {
     for name in DECODERS {
         let backbone = backbone(name);
-        let mut session = Session::new(Arc::clone(&backbone)).unwrap();
-        let (long, short) = (text(40, 1), text(5, 2));
-        let (a, b) = (session.open(None), session.open(None));
-        let read = |session: &mut Session, slot, tokens: &[u32]| {
-            let logits = session.step(&[Part { slot, tokens, logits: true }]).unwrap();
-            logits.of(0).to_vec()
-        };
-        read(&mut session, a, &long[..30]);
-        read(&mut session, b, &short[..4]);
-        let parts = [
-            Part { slot: a, tokens: &long[30..], logits: true },
-            Part { slot: b, tokens: &short[4..], logits: true },
-        ];
-        let logits = session.step(&parts).unwrap();
-        for (part, tokens) in [&long, &short].into_iter().enumerate() {
-            let worst = difference(logits.of(part), &whole(&backbone, None, tokens));
-            assert!(worst < 1e-5, "{name}, part {part}: {worst}");
+        for mut session in sessions(&backbone) {
+            let (long, short) = (text(40, 1), text(5, 2));
+            let (a, b) = (session.open(None), session.open(None));
+            let read = |session: &mut Session, slot, tokens: &[u32]| {
+                let logits = session.step(&[Part { slot, tokens, logits: true }]).unwrap();
+                logits.of(0).unwrap().to_vec()
+            };
+            read(&mut session, a, &long[..30]);
+            read(&mut session, b, &short[..4]);
+            let parts = [
+                Part { slot: a, tokens: &long[30..], logits: true },
+                Part { slot: b, tokens: &short[4..], logits: true },
+            ];
+            let logits = session.step(&parts).unwrap();
+            for (part, tokens) in [&long, &short].into_iter().enumerate() {
+                let worst = difference(&logits.of(part).unwrap(), &whole(&backbone, None, tokens));
+                assert!(worst < 1e-5, "{name}, part {part}: {worst}");
+            }
         }
     }
 }
@@ -118,33 +131,33 @@ fn every_family_reads_as_its_network_does() {
 #[test]
 fn every_adapter_reads_as_its_network_does_beside_all_others() {
     let backbone = backbone("llama");
-    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
-    assert!(session.direct);
     let mut adapters: Vec<Option<Arc<Adapter>>> = methods()
         .into_iter()
         .enumerate()
         .map(|(i, method)| Some(adapter(&backbone, method, i as u64)))
         .collect();
     adapters.extend([None, adapters[0].clone(), None]);
-    assert!(adapters.iter().all(|a| session.is_direct(a.as_deref())));
-    let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
-    let texts: Vec<Vec<u32>> = (0..slots.len()).map(|i| text(9 + i, i)).collect();
-    for from in [0..5, 5..6, 6..8] {
-        let part = |(&slot, text): (&Slot, &Vec<u32>)| (slot, text[from.clone()].to_vec());
-        let cut: Vec<_> = slots.iter().zip(&texts).map(part).collect();
-        let parts: Vec<_> = cut
-            .iter()
-            .map(|(slot, tokens)| Part { slot: *slot, tokens, logits: from.end == 8 })
-            .collect();
-        let logits = session.step(&parts).unwrap();
-        if from.end < 8 {
-            assert!(logits.of(0).is_empty());
-            continue;
-        }
-        for (i, (adapter, text)) in adapters.iter().zip(&texts).enumerate() {
-            let expected = whole(&backbone, adapter.as_deref(), &text[..8]);
-            let worst = difference(logits.of(i), &expected);
-            assert!(worst < 1e-5, "{i} {adapter:?}: {worst}");
+    for mut session in sessions(&backbone) {
+        assert!(adapters.iter().all(|a| session.is_direct(a.as_deref()) == session.direct));
+        let slots: Vec<Slot> = adapters.iter().map(|a| session.open(a.clone())).collect();
+        let texts: Vec<Vec<u32>> = (0..slots.len()).map(|i| text(9 + i, i)).collect();
+        for from in [0..5, 5..6, 6..8] {
+            let part = |(&slot, text): (&Slot, &Vec<u32>)| (slot, text[from.clone()].to_vec());
+            let cut: Vec<_> = slots.iter().zip(&texts).map(part).collect();
+            let parts: Vec<_> = cut
+                .iter()
+                .map(|(slot, tokens)| Part { slot: *slot, tokens, logits: from.end == 8 })
+                .collect();
+            let logits = session.step(&parts).unwrap();
+            if from.end < 8 {
+                assert!(logits.of(0).unwrap().is_empty());
+                continue;
+            }
+            for (i, (adapter, text)) in adapters.iter().zip(&texts).enumerate() {
+                let expected = whole(&backbone, adapter.as_deref(), &text[..8]);
+                let worst = difference(&logits.of(i).unwrap(), &expected);
+                assert!(worst < 1e-5, "{i} {adapter:?}: {worst}");
+            }
         }
     }
 }
@@ -152,30 +165,31 @@ fn every_adapter_reads_as_its_network_does_beside_all_others() {
 #[test]
 fn sequences_come_and_go_without_touching_others() {
     let backbone = backbone("qwen2");
-    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
-    let (a, b) = (session.open(None), session.open(None));
-    let (one, two) = (text(6, 1), text(8, 5));
-    let parts = [
-        Part { slot: a, tokens: &one, logits: false },
-        Part { slot: b, tokens: &two, logits: false },
-    ];
-    session.step(&parts).unwrap();
-    let fork = session.fork(b).unwrap();
-    session.close(a);
-    assert!(session.length(a).is_err());
-    let c = session.open(None);
-    assert_ne!(a, c, "the place is taken again, the slot is not");
-    let mut expected = two.clone();
-    expected.extend([9, 4]);
-    let parts = [
-        Part { slot: c, tokens: &one, logits: true },
-        Part { slot: b, tokens: &[9], logits: false },
-        Part { slot: fork, tokens: &[9, 4], logits: true },
-    ];
-    let logits = session.step(&parts).unwrap();
-    assert!(difference(logits.of(0), &whole(&backbone, None, &one)) < 1e-5);
-    assert!(difference(logits.of(2), &whole(&backbone, None, &expected)) < 1e-5);
-    assert_eq!((session.length(b).unwrap(), session.length(fork).unwrap()), (9, 10));
+    for mut session in sessions(&backbone) {
+        let (a, b) = (session.open(None), session.open(None));
+        let (one, two) = (text(6, 1), text(8, 5));
+        let parts = [
+            Part { slot: a, tokens: &one, logits: false },
+            Part { slot: b, tokens: &two, logits: false },
+        ];
+        session.step(&parts).unwrap();
+        let fork = session.fork(b).unwrap();
+        session.close(a);
+        assert!(session.length(a).is_err());
+        let c = session.open(None);
+        assert_ne!(a, c, "the place is taken again, the slot is not");
+        let mut expected = two.clone();
+        expected.extend([9, 4]);
+        let parts = [
+            Part { slot: c, tokens: &one, logits: true },
+            Part { slot: b, tokens: &[9], logits: false },
+            Part { slot: fork, tokens: &[9, 4], logits: true },
+        ];
+        let logits = session.step(&parts).unwrap();
+        assert!(difference(&logits.of(0).unwrap(), &whole(&backbone, None, &one)) < 1e-5);
+        assert!(difference(&logits.of(2).unwrap(), &whole(&backbone, None, &expected)) < 1e-5);
+        assert_eq!((session.length(b).unwrap(), session.length(fork).unwrap()), (9, 10));
+    }
 }
 
 #[test]
@@ -236,7 +250,7 @@ fn weights_in_blocks_of_eight_bits_are_read_as_they_are() {
     // What maps read is rounded to 8 bits, as in the network on the same blocks, and the roundings of both
     // differ from the network that rounds nothing by as much.
     let exact = whole(&expanded, None, &tokens);
-    let worst = difference(logits.of(0), &exact);
+    let worst = difference(&logits.of(0).unwrap(), &exact);
     assert!((1e-6..ROUNDED).contains(&worst), "{worst}");
     let network = difference(&whole(&blocks, None, &tokens), &exact);
     assert!(worst < 2.0 * network, "{worst}, and {network} of the network");
@@ -269,7 +283,7 @@ fn half_precision_is_computed_in_f32() {
         let slot = session.open(Some(adapter));
         let tokens = text(20, 3);
         let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
-        let worst = difference(logits.of(0), &whole(&wide, Some(&rounded), &tokens));
+        let worst = difference(&logits.of(0).unwrap(), &whole(&wide, Some(&rounded), &tokens));
         assert!(worst < 1e-5, "{dtype:?}: {worst}");
     }
 }
@@ -303,7 +317,7 @@ fn written(
             let parts: Vec<Part<'_>> = group.iter().map(part).collect();
             let logits = session.step(&parts).unwrap();
             for (place, &i) in group.iter().enumerate() {
-                bits[i].extend(logits.of(place).iter().map(|x| x.to_bits()));
+                bits[i].extend(logits.of(place).unwrap().iter().map(|x| x.to_bits()));
             }
             from = cut;
         }
@@ -316,7 +330,7 @@ fn written(
                 .collect();
             let logits = session.step(&parts).unwrap();
             for (place, &i) in group.iter().enumerate() {
-                bits[i].extend(logits.of(place).iter().map(|x| x.to_bits()));
+                bits[i].extend(logits.of(place).unwrap().iter().map(|x| x.to_bits()));
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::backbone::names::Module;
 use crate::backbone::rows::{Rows, Tokens, by_group};
 use crate::backbone::{Run, low_rank_runs};
 use crate::error::Result;
+use crate::gpu::Changes;
 use crate::seed::Seed;
 
 /// A block as each row's adapter has it.
@@ -22,6 +23,8 @@ pub(super) struct Adapted<'a> {
     pub(super) groups: Vec<(Option<&'a Block>, usize)>,
     pub(super) rows: &'a [Rows<'a>],
     pub(super) dropout: Option<Seed>,
+    /// What a kernel of its own changes, each row by itself.
+    pub(super) changes: Option<&'a Changes>,
 }
 
 impl<'a> Adapted<'a> {
@@ -30,6 +33,9 @@ impl<'a> Adapted<'a> {
         let update = |row: &Rows<'a>| -> Option<&'a Update> {
             row.adapter.and_then(|adapter| adapter.update(self.layer, module))
         };
+        if let Some(changes) = self.changes {
+            return self.changed(x, module, changes);
+        }
         if self.rows.iter().all(|row| update(row).is_none()) {
             return by_group(x, &self.groups, |x, own| {
                 own.unwrap_or(self.shared).map(module)?.forward(x)
@@ -45,6 +51,20 @@ impl<'a> Adapted<'a> {
         }
         let updates: Vec<Option<&Update>> = self.rows.iter().map(update).collect();
         self.mixed(x, module, &updates)
+    }
+
+    /// The map once for all rows, then what adapters change, in one go.
+    fn changed(&self, x: &Tensor, module: Module, changes: &Changes) -> Result<Tensor> {
+        let updates = self.rows.iter().map(|row| row.adapter?.update(self.layer, module));
+        let scaled = self.inputs(x, &updates.collect::<Vec<_>>())?;
+        let x = scaled.as_ref().unwrap_or(x);
+        let y =
+            by_group(x, &self.groups, |x, own| own.unwrap_or(self.shared).map(module)?.forward(x))?;
+        let shape = y.shape().clone();
+        let (x, y) = (x.flatten_to(1)?, y.flatten_to(1)?);
+        // Who has weights of its own has no updates: the shared bias is that of all who have.
+        let bias = self.shared.map(module)?.bias.as_ref();
+        Ok(changes.apply((self.layer, module), &x, y, bias)?.reshape(shape)?)
     }
 
     /// The map once for all rows, then each adapter's update for its own.

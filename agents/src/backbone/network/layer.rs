@@ -27,7 +27,14 @@ impl Network {
         let shared = &self.blocks[index];
         let dropout = pass.dropout;
         let seed = dropout.map(|dropout| dropout.seed);
-        let adapted = Adapted { layer: index, shared, groups, rows: pass.rows, dropout: seed };
+        let adapted = Adapted {
+            layer: index,
+            shared,
+            groups,
+            rows: pass.rows,
+            dropout: seed,
+            changes: pass.changes,
+        };
         let norm = |x: &Tensor, place: Place| adapted.norm(x, place);
 
         let read = norm(x, Place::BeforeAttention)?;
@@ -68,13 +75,19 @@ impl Network {
             q = rotary(&q, cos, sin)?;
             k = rotary(&k, cos, sin)?;
         }
+        let scale = self.architecture.attention_scale;
+        if let Some(paged) = pass.paged {
+            paged.keep(adapted.layer, &k.squeeze(2)?, &v.squeeze(2)?)?;
+            let mixed = paged.attend(adapted.layer, &q.squeeze(2)?, shape.window, scale)?;
+            let mixed = mixed.reshape((batch, columns, heads * width))?;
+            return adapted.project(&mixed, Module::Output);
+        }
         let first = pass.cache.as_ref().is_none_or(|cache| cache.seen(adapted.layer) == 0);
         let (k, v) = if first { prefixed(k, v, adapted.layer, tokens, pass.rows)? } else { (k, v) };
         let (k, v) = match pass.cache.as_mut() {
             Some(cache) => cache.append(adapted.layer, &k, &v)?,
             None => (k, v),
         };
-        let scale = self.architecture.attention_scale;
         let mixed = attention(&q, &k, &v, places.mask(shape), scale)?;
         let mixed =
             mixed.transpose(1, 2)?.contiguous()?.reshape((batch, columns, heads * width))?;

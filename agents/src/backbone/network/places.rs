@@ -33,6 +33,9 @@ impl Places {
         device: &Device,
     ) -> Result<Self> {
         let width = tokens.width();
+        if let Some(positions) = tokens.own_positions() {
+            return Self::apart(architecture, positions, dtype, device);
+        }
         check(architecture, seen + width)?;
         let even = tokens.is_even();
         let spans = if even { &tokens.spans()[..1] } else { tokens.spans() };
@@ -59,6 +62,25 @@ impl Places {
             }
         }
         Ok(Self { rotations, masks })
+    }
+
+    /// Of rows that are one token each: whoever knows their sequences masks for them.
+    fn apart(
+        architecture: &Architecture,
+        positions: &[u32],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        check(architecture, positions.iter().max().map_or(0, |&last| last as usize + 1))?;
+        let head = architecture.head_width;
+        let shaped = |table: Tensor| -> Result<Tensor> {
+            Ok(table.to_dtype(dtype)?.reshape((positions.len(), 1, head / 2))?)
+        };
+        let rotations = architecture.ropes.iter().map(|rope| {
+            let [cos, sin] = rope.tables(head, positions, device)?;
+            Ok([shaped(cos)?, shaped(sin)?])
+        });
+        Ok(Self { rotations: rotations.collect::<Result<_>>()?, masks: BTreeMap::new() })
     }
 
     pub(super) fn rotation(&self, shape: LayerShape) -> Option<&[Tensor; 2]> {

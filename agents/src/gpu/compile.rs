@@ -1,0 +1,81 @@
+//! Compiles a kernel for the shapes at hand and remembers it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::{CudaFunc, WrapErr};
+use candle_core::{CudaDevice, DType, Result};
+
+/// How numbers are kept, for every kernel.
+const NUMBER: &str = include_str!("number.cuh");
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    /// For messages.
+    pub(super) name: &'static str,
+    /// CUDA C.
+    pub(super) text: &'static str,
+}
+
+/// What a file of kernels is compiled for: the type of numbers and the sizes that it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) number: DType,
+    pub(super) sizes: Vec<(&'static str, usize)>,
+}
+
+impl Shape {
+    fn options(&self) -> Result<Vec<String>> {
+        let number = match self.number {
+            DType::F32 => "F32",
+            DType::BF16 => "BF16",
+            DType::F16 => "F16",
+            other => candle_core::bail!("no kernels for {}", other.as_str()),
+        };
+        let sizes = self.sizes.iter().map(|(name, size)| format!("-D{name}={size}"));
+        Ok(std::iter::once(format!("-DNUMBER_{number}")).chain(sizes).collect())
+    }
+}
+
+/// Compiles a file to what the driver takes, for a card of this compute capability (90 is 9.0).
+///
+/// # Errors
+/// With what the compiler says.
+pub(super) fn compile(source: Source, shape: &Shape, capability: usize) -> Result<String> {
+    let mut options = shape.options()?;
+    options.push(format!("--gpu-architecture=compute_{capability}"));
+    let options = CompileOptions { options, ..CompileOptions::default() };
+    let text = format!("{NUMBER}\n{}", source.text);
+    match compile_ptx_with_opts(text, options) {
+        Ok(compiled) => Ok(compiled.to_src()),
+        Err(error) => candle_core::bail!("the kernels of {}: {error:?}", source.name),
+    }
+}
+
+/// A kernel of a file, ready for a device.
+///
+/// # Errors
+/// When it cannot be compiled or loaded.
+pub(super) fn kernel(
+    device: &CudaDevice,
+    source: Source,
+    shape: &Shape,
+    name: &str,
+) -> Result<CudaFunc> {
+    static COMPILED: OnceLock<Mutex<BTreeMap<String, String>>> = OnceLock::new();
+    let (major, minor) = device.cuda_stream().context().compute_capability().w()?;
+    let capability = (10 * major + minor) as usize;
+    let module = format!("{} {:?} {:?} {capability}", source.name, shape.number, shape.sizes);
+    let all = COMPILED.get_or_init(Mutex::default);
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let compiled = match all.get(&module) {
+        Some(compiled) => compiled,
+        None => {
+            let compiled = compile(source, shape, capability)?;
+            all.entry(module.clone()).or_insert(compiled)
+        }
+    };
+    device.get_or_load_custom_func(name, &module, compiled)
+}

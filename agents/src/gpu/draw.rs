@@ -1,0 +1,46 @@
+//! Drawing tokens where the logits are, by the kernel of `draw.cu`: what comes back to main memory is a token
+//! for each row, not its logits.
+
+#![expect(unsafe_code, reason = "a kernel is given addresses; the launch says why it may")]
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::{DType, Device, Result, Tensor, builder_arg};
+
+use super::Ask;
+use super::compile::{self, Source};
+use super::memory::with;
+
+const SOURCE: Source = Source { name: "draw", text: include_str!("draw.cu") };
+/// Threads of a block: one block has one row.
+const THREADS: usize = 512;
+
+/// A token for each row of logits `[rows, vocabulary]`.
+///
+/// # Errors
+/// When the logits are not on a GPU, or there is not one ask for each row.
+pub(crate) fn draw(logits: &Tensor, asks: &[Ask]) -> Result<Vec<u32>> {
+    let Device::Cuda(device) = logits.device() else { candle_core::bail!("there is no GPU") };
+    let (rows, vocabulary) = logits.dims2()?;
+    if rows != asks.len() {
+        candle_core::bail!("{} asks for {rows} rows", asks.len());
+    }
+    let shape = compile::Shape { number: DType::F32, sizes: vec![("THREADS", THREADS)] };
+    let kernel = compile::kernel(device, SOURCE, &shape, "draw")?;
+    let asks = device.clone_htod(&asks.concat())?;
+    let tokens = device.alloc_zeros::<u32>(rows)?;
+    with::<f32, _>(&logits.to_dtype(DType::F32)?.contiguous()?, |logits| {
+        let mut launch = kernel.builder();
+        launch.arg(&logits);
+        builder_arg!(launch, vocabulary as i32);
+        launch.arg(&asks).arg(&tokens);
+        let grid = LaunchConfig {
+            grid_dim: (rows as u32, 1, 1),
+            block_dim: (THREADS as u32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: there are as many asks and tokens as rows, and a row has `vocabulary` logits.
+        unsafe { launch.launch(grid) }.w().map(drop)
+    })?;
+    device.clone_dtoh(&tokens)
+}

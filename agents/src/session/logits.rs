@@ -1,0 +1,111 @@
+//! The logits of a step, wherever they are, and the tokens that are drawn from them.
+
+use std::borrow::Cow;
+
+use candle_core::Tensor;
+use rand::Rng;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::gpu;
+use crate::sampler::{Filter, pick};
+use crate::seed::Stream;
+
+/// How a token is drawn from the logits of a part.
+#[derive(Debug)]
+pub struct Pick<'a> {
+    /// Whose logits.
+    pub part: usize,
+    /// 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Which tokens may be drawn at all.
+    pub filter: &'a Filter,
+    /// Where randomness comes from; it is asked once, or not at all where the temperature is 0.
+    pub stream: &'a mut Stream,
+}
+
+/// Logits of one pass, `[wanted rows, vocabulary]`.
+#[derive(Clone, Debug)]
+pub(super) enum Numbers {
+    /// In main memory.
+    Here(Vec<f32>),
+    /// On a GPU.
+    There(Tensor),
+}
+
+/// The logits of a step, for the parts that wanted them.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    width: usize,
+    pub(super) passes: Vec<Numbers>,
+    /// The pass and the row of each part's logits.
+    pub(super) places: Vec<Option<(usize, usize)>>,
+}
+
+impl Logits {
+    /// None yet, for so many parts.
+    pub(super) fn of_parts(width: usize, parts: usize) -> Self {
+        Self { width, passes: Vec::new(), places: vec![None; parts] }
+    }
+
+    /// The logits of a part, `[vocabulary]`; empty where the part did not want them.
+    ///
+    /// # Errors
+    /// When a GPU does not give them.
+    pub fn of(&self, part: usize) -> Result<Cow<'_, [f32]>> {
+        let Some(&Some((pass, row))) = self.places.get(part) else { return Ok(Cow::default()) };
+        match &self.passes[pass] {
+            Numbers::Here(all) => Ok(Cow::Borrowed(&all[row * self.width..(row + 1) * self.width])),
+            Numbers::There(all) => Ok(Cow::Owned(all.get(row)?.to_vec1()?)),
+        }
+    }
+
+    /// A token for each draw, in their order: drawn where the logits are. A part without logits gives 0.
+    ///
+    /// # Errors
+    /// When a GPU fails.
+    pub fn draw(&self, draws: Vec<Pick<'_>>) -> Result<Vec<u32>> {
+        let mut tokens = vec![0; draws.len()];
+        let mut here = Vec::new();
+        let mut there: Vec<Vec<(usize, usize, Pick<'_>)>> = Vec::new();
+        there.resize_with(self.passes.len(), Vec::new);
+        for (at, draw) in draws.into_iter().enumerate() {
+            let Some(&Some((pass, row))) = self.places.get(draw.part) else { continue };
+            match &self.passes[pass] {
+                Numbers::Here(all) => {
+                    here.push((at, &all[row * self.width..(row + 1) * self.width], draw));
+                }
+                Numbers::There(_) => there[pass].push((at, row, draw)),
+            }
+        }
+        // Draws are independent of each other: each has its own stream.
+        let drawn: Vec<(usize, u32)> = here
+            .into_par_iter()
+            .map(|(at, logits, draw)| {
+                (at, pick(logits, draw.temperature, draw.filter, draw.stream))
+            })
+            .collect();
+        drawn.into_iter().for_each(|(at, token)| tokens[at] = token);
+        for (pass, draws) in self.passes.iter().zip(there) {
+            let Numbers::There(all) = pass else { continue };
+            if draws.is_empty() {
+                continue;
+            }
+            let mut asks = vec![[0.0, 0.0, 1.0, 0.0, 0.0]; all.dim(0)?];
+            let mut places = Vec::with_capacity(draws.len());
+            for (at, row, draw) in draws {
+                asks[row] = ask(draw.filter, draw.temperature, draw.stream);
+                places.push((at, row));
+            }
+            let drawn = gpu::draw(all, &asks)?;
+            places.into_iter().for_each(|(at, row)| tokens[at] = drawn[row]);
+        }
+        Ok(tokens)
+    }
+}
+
+fn ask(filter: &Filter, temperature: f64, stream: &mut Stream) -> gpu::Ask {
+    let number = if temperature > 0.0 { stream.random() } else { 0.0 };
+    let top_k = filter.top_k.map_or(0.0, |most| most.max(1) as f64);
+    [temperature, top_k, filter.top_p.unwrap_or(1.0), filter.min_p.unwrap_or(0.0), number]
+}
