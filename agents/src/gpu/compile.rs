@@ -1,10 +1,11 @@
 //! Compiles a kernel for the shapes at hand and remembers it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, LaunchArgs};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-use candle_core::cuda_backend::{CudaFunc, WrapErr};
 use candle_core::{CudaDevice, DType, Result};
 
 /// How numbers are kept, for every kernel.
@@ -54,6 +55,19 @@ pub(super) fn compile(source: Source, shape: &Shape, capability: usize) -> Resul
     }
 }
 
+/// A kernel and the stream of its device.
+pub(super) struct Kernel {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+}
+
+impl Kernel {
+    /// To be given its arguments and launched.
+    pub(super) fn builder(&self) -> LaunchArgs<'_> {
+        self.stream.launch_builder(&self.function)
+    }
+}
+
 /// A kernel of a file, ready for a device.
 ///
 /// # Errors
@@ -63,9 +77,10 @@ pub(super) fn kernel(
     source: Source,
     shape: &Shape,
     name: &str,
-) -> Result<CudaFunc> {
+) -> Result<Kernel> {
     static COMPILED: OnceLock<Mutex<BTreeMap<String, String>>> = OnceLock::new();
-    let (major, minor) = device.cuda_stream().context().compute_capability().w()?;
+    let stream = device.cuda_stream();
+    let (major, minor) = stream.context().compute_capability().w()?;
     let capability = (10 * major + minor) as usize;
     let module = format!("{} {:?} {:?} {capability}", source.name, shape.number, shape.sizes);
     let all = COMPILED.get_or_init(Mutex::default);
@@ -77,5 +92,6 @@ pub(super) fn kernel(
             all.entry(module.clone()).or_insert(compiled)
         }
     };
-    device.get_or_load_custom_func(name, &module, compiled)
+    let function = device.get_or_load_custom_func(name, &module, compiled)?.into_cuda_function();
+    Ok(Kernel { function, stream })
 }
