@@ -35,7 +35,7 @@ pub(crate) use self::differentiable::{
 };
 use self::gguf::Gguf;
 pub use self::kv_cache::KvCache;
-pub use self::network::{Network, Pass};
+pub use self::network::{Apart, Network, Pass};
 pub use self::precision::Precision;
 pub use self::rows::{Rows, Tokens};
 pub use self::weight::Weight;

@@ -117,7 +117,7 @@ pub fn decoding(
     steps: usize,
     now: Seconds<'_>,
 ) -> Result<Figure> {
-    let mut session = Session::new(Arc::clone(backbone))?;
+    let mut session = Session::new(Arc::clone(backbone))?.with_width(sequences);
     let mut slots: Vec<Slot> = Vec::with_capacity(sequences);
     for row in 0..sequences {
         let slot = session.open(mix.adapter(backbone, row as u64)?);

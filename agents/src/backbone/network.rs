@@ -31,14 +31,21 @@ pub struct Pass<'a> {
     pub rows: &'a [Rows<'a>],
     /// Keys and values of the tokens before these.
     pub cache: Option<&'a mut KvCache>,
-    /// Keys and values in pages, for rows of one token each; then there is no cache.
-    pub(crate) paged: Option<&'a Paged>,
-    /// What adapters change row by row, where that is done by a kernel of its own.
-    pub(crate) changes: Option<&'a Changes>,
+    /// For rows of one token each; then there is no cache.
+    pub apart: Option<Apart<'a>>,
     /// Who watches or changes the residual stream.
     pub hooks: Option<&'a mut dyn Hooks>,
     /// What is dropped; nothing where absent.
     pub dropout: Option<Dropout>,
+}
+
+/// What rows need that are one token each, of any sequences. Only a session makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Apart<'a> {
+    /// Where the keys and values of their sequences are.
+    pub(crate) paged: &'a Paged,
+    /// What adapters change row by row, where a kernel of its own does that.
+    pub(crate) changes: Option<&'a Changes>,
 }
 
 impl std::fmt::Debug for Pass<'_> {

@@ -11,7 +11,7 @@ use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
-use crate::session::{Logits, Part, Session, Slot};
+use crate::session::{Part, Session, Slot};
 use crate::writing::{self, Draft, Text};
 
 /// The shortest beginning that is worth keeping, in tokens.
@@ -60,8 +60,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(backbone: Arc<Backbone>) -> Result<Self> {
-        let session = Session::new(backbone)?;
+    /// With room for about so many sequences at once.
+    pub(super) fn new(backbone: Arc<Backbone>, sequences: usize) -> Result<Self> {
+        let session = Session::new(backbone)?.with_width(sequences);
         Ok(Self { session, running: Vec::new(), beginnings: Vec::new(), requests: 0 })
     }
 

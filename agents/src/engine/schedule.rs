@@ -182,7 +182,7 @@ impl Scheduler {
         if let Some(place) = self.desks.iter().position(|desk| desk.is_of(backbone)) {
             return Ok(place);
         }
-        self.desks.push(Desk::new(Arc::clone(backbone))?);
+        self.desks.push(Desk::new(Arc::clone(backbone), self.limits.sequences)?);
         Ok(self.desks.len() - 1)
     }
 

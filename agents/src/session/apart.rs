@@ -11,7 +11,7 @@ use super::logits::Numbers;
 use super::pass::Input;
 use super::{Logits, Part, Read, Session};
 use crate::adapter::Adapter;
-use crate::backbone::{Pass, Rows, Tokens};
+use crate::backbone::{Apart, Pass, Rows, Tokens};
 use crate::error::Result;
 use crate::gpu::Changes;
 use crate::gpu::paged::{PAGE, Page, Paged, Place, Shape};
@@ -183,8 +183,7 @@ impl Session {
         let groups = Rows::group(owners.iter().map(Option::as_deref));
         let mut pass = Pass {
             rows: &groups,
-            paged: Some(&paged),
-            changes: self.changes.as_ref(),
+            apart: Some(Apart { paged: &paged, changes: self.changes.as_ref() }),
             ..Pass::default()
         };
         let x = network.embed(&tokens, &mut pass)?;

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use super::adapted::{Adapted, prefixed};
 use super::places::Places;
-use super::{Network, Pass};
+use super::{Apart, Network, Pass};
 use crate::adapter::Adapter;
 use crate::backbone::block::Block;
 use crate::backbone::differentiable::{activate, attention, gated, rotary};
@@ -33,7 +33,7 @@ impl Network {
             groups,
             rows: pass.rows,
             dropout: seed,
-            changes: pass.changes,
+            changes: pass.apart.and_then(|apart| apart.changes),
         };
         let norm = |x: &Tensor, place: Place| adapted.norm(x, place);
 
@@ -76,7 +76,7 @@ impl Network {
             k = rotary(&k, cos, sin)?;
         }
         let scale = self.architecture.attention_scale;
-        if let Some(paged) = pass.paged {
+        if let Some(Apart { paged, .. }) = pass.apart {
             paged.keep(adapted.layer, &k.squeeze(2)?, &v.squeeze(2)?)?;
             let mixed = paged.attend(adapted.layer, &q.squeeze(2)?, shape.window, scale)?;
             let mixed = mixed.reshape((batch, columns, heads * width))?;

@@ -90,7 +90,7 @@ fn reading_in_steps_equals_reading_at_once() {
     let begun = Tokens::pack(&[all[..4].to_vec()], &groups, &Device::Cpu).unwrap();
     let mut cache = KvCache::default();
     network.states(&begun, Pass::cached(&groups, &mut cache), 2).unwrap();
-    let next = Tokens::further(&all[4..], 0, &Device::Cpu).unwrap();
+    let next = Tokens::pack(&[all[4..].to_vec()], &groups, &Device::Cpu).unwrap();
     let stepped = network.hidden(&next, Pass::cached(&groups, &mut cache)).unwrap();
     let whole = Tokens::pack(&[all.to_vec()], &groups, &Device::Cpu).unwrap();
     let at_once = network.hidden(&whole, Pass::of(&groups)).unwrap().narrow(1, 4, 3).unwrap();
