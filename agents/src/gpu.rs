@@ -31,3 +31,6 @@ pub(crate) use self::low_rank::Changes;
 /// How a token is drawn: temperature, `top_k` (0 for all), `top_p` (1 for all), `min_p` (0 for all), and a
 /// random number from 0 to 1.
 pub(crate) type Ask = [f64; 5];
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, LaunchArgs};
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::nvrtc::{
+    CompileError, CompileOptions, compile_ptx_with_opts,
+};
 use candle_core::{CudaDevice, DType, Result};
 
 /// How numbers are kept, for every kernel.
@@ -51,6 +53,9 @@ pub(super) fn compile(source: Source, shape: &Shape, capability: usize) -> Resul
     let text = format!("{NUMBER}\n{}", source.text);
     match compile_ptx_with_opts(text, options) {
         Ok(compiled) => Ok(compiled.to_src()),
+        Err(CompileError::CompileError { log, .. }) => {
+            candle_core::bail!("the kernels of {}: {}", source.name, log.to_string_lossy())
+        }
         Err(error) => candle_core::bail!("the kernels of {}: {error:?}", source.name),
     }
 }

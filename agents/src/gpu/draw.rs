@@ -11,9 +11,14 @@ use super::Ask;
 use super::compile::{self, Source};
 use super::memory::with;
 
-const SOURCE: Source = Source { name: "draw", text: include_str!("draw.cu") };
+pub(super) const SOURCE: Source = Source { name: "draw", text: include_str!("draw.cu") };
 /// Threads of a block: one block has one row.
 const THREADS: usize = 512;
+
+/// What the kernel is compiled for.
+pub(super) fn shape() -> compile::Shape {
+    compile::Shape { number: DType::F32, sizes: vec![("THREADS", THREADS)] }
+}
 
 /// A token for each row of logits `[rows, vocabulary]`.
 ///
@@ -25,8 +30,7 @@ pub(crate) fn draw(logits: &Tensor, asks: &[Ask]) -> Result<Vec<u32>> {
     if rows != asks.len() {
         candle_core::bail!("{} asks for {rows} rows", asks.len());
     }
-    let shape = compile::Shape { number: DType::F32, sizes: vec![("THREADS", THREADS)] };
-    let kernel = compile::kernel(device, SOURCE, &shape, "draw")?;
+    let kernel = compile::kernel(device, SOURCE, &shape(), "draw")?;
     let asks = device.clone_htod(&asks.concat())?;
     let tokens = device.alloc_zeros::<u32>(rows)?;
     with::<f32, _>(&logits.to_dtype(DType::F32)?.contiguous()?, |logits| {

@@ -20,7 +20,7 @@ use crate::adapter::Adapter;
 use crate::adapter::update::Update;
 use crate::backbone::names::Module;
 
-const SOURCE: Source = Source { name: "low_rank", text: include_str!("low_rank.cu") };
+pub(super) const SOURCE: Source = Source { name: "low_rank", text: include_str!("low_rank.cu") };
 /// Words of a row's change; as `low_rank.cu` has it.
 const WORDS: usize = 8;
 /// Threads of a block of `shrink`; as `low_rank.cu` has it.

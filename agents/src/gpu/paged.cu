@@ -7,6 +7,8 @@
 #define PARTS ((GROUP + QUERIES - 1) / QUERIES)
 #define WARPS 4
 #define PER ((WIDTH + LANES - 1) / LANES)
+// Less than any score: minus infinity.
+#define NOTHING __uint_as_float(0xff800000u)
 
 typedef unsigned long long address;
 
@@ -60,7 +62,7 @@ extern "C" __global__ void attend(const number* queries, const address* pages, c
   size_t base = (size_t)(row * HEADS + head * GROUP + query) * WIDTH;
 #pragma unroll
   for (int g = 0; g < QUERIES; g++) {
-    most[g] = -INFINITY;
+    most[g] = NOTHING;
     weight[g] = 0;
 #pragma unroll
     for (int i = 0; i < PER; i++) {
@@ -109,10 +111,10 @@ extern "C" __global__ void attend(const number* queries, const address* pages, c
   int spans = gridDim.z;
   for (int item = threadIdx.x; item < count * WIDTH; item += blockDim.x) {
     int g = item / WIDTH, column = item % WIDTH;
-    float top = -INFINITY, all = 0, x = 0;
+    float top = NOTHING, all = 0, x = 0;
     for (int w = 0; w < WARPS; w++) top = fmaxf(top, largest[w][g]);
     // A span without positions has no largest score and counts as nothing.
-    if (top > -INFINITY) {
+    if (top > NOTHING) {
       for (int w = 0; w < WARPS; w++) {
         float share = expf(largest[w][g] - top);
         all += total[w][g] * share;
@@ -138,11 +140,11 @@ extern "C" __global__ void attend(const number* queries, const address* pages, c
 extern "C" __global__ void join(const float* partial, int spans, number* mixed) {
   size_t place = (size_t)blockIdx.x * HEADS + blockIdx.y;
   const float* own = partial + place * spans * (WIDTH + 2);
-  float top = -INFINITY;
+  float top = NOTHING;
   for (int s = 0; s < spans; s++) top = fmaxf(top, own[s * (WIDTH + 2) + WIDTH]);
   for (int column = threadIdx.x; column < WIDTH; column += blockDim.x) {
     float all = 0, x = 0;
-    for (int s = 0; s < spans && top > -INFINITY; s++) {
+    for (int s = 0; s < spans && top > NOTHING; s++) {
       const float* span = own + s * (WIDTH + 2);
       float share = expf(span[WIDTH] - top);
       all += span[WIDTH + 1] * share;

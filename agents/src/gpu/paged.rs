@@ -4,7 +4,7 @@
 //! said once for all layers of a pass.
 
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod plain;
 
 use std::sync::Arc;

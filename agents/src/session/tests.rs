@@ -14,6 +14,9 @@ use crate::backbone::{Architecture, Pass, Rows, Tokens, Weight, normal};
 use crate::probe;
 use crate::seed::Seed;
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 const DECODERS: [&str; 11] = [
     "llama",
     "llama3",

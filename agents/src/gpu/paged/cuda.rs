@@ -13,7 +13,8 @@ use super::{PAGE, Page, Place, Shape};
 use crate::gpu::compile::{self, Source};
 use crate::gpu::memory::{address, with, wrap};
 
-const SOURCE: Source = Source { name: "paged", text: include_str!("../paged.cu") };
+pub(in crate::gpu) const SOURCE: Source =
+    Source { name: "paged", text: include_str!("../paged.cu") };
 /// Positions that one block of threads looks at: texts longer than that are looked at by several at once.
 const SPAN: usize = 256;
 /// Queries of one key head that one block has.
@@ -32,6 +33,16 @@ fn compiled_for(shape: Shape, number: DType) -> compile::Shape {
         ("QUERIES", queries),
     ];
     compile::Shape { number, sizes }
+}
+
+/// Some that networks have, the odd ones too.
+#[cfg(test)]
+pub(in crate::gpu) fn shapes_of_tests() -> Vec<compile::Shape> {
+    let shape = |width, heads, key_heads| Shape { layers: 2, heads, key_heads, width };
+    let shapes =
+        [shape(64, 9, 3), shape(16, 4, 4), shape(80, 8, 1), shape(128, 32, 8), shape(256, 8, 4)];
+    let numbers = [DType::F32, DType::BF16, DType::F16];
+    numbers.into_iter().flat_map(|n| shapes.map(|shape| compiled_for(shape, n))).collect()
 }
 
 fn grid(x: usize, y: usize, z: usize, threads: usize) -> LaunchConfig {
