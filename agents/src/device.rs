@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 pub use candle_core::Device;
 
+use crate::engine::memory;
 use crate::error::{ModelError, Result, bare};
 
 /// A device a scenario or a command line can ask for.
@@ -35,6 +36,20 @@ impl DeviceKind {
         // One stream for all threads: what one of them asked for is done before what another asks for then.
         Device::new_cuda_with_stream(index)
             .map_err(|error| fail(format!("{}; `nvidia-smi -L` lists what there is", bare(&error))))
+    }
+}
+
+/// Bytes that can be allocated on a device now; none where it does not tell.
+#[must_use]
+pub fn free_memory(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => memory::available(),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(card) => {
+            let (free, _all) = card.cuda_stream().context().mem_get_info().ok()?;
+            Some(free as u64)
+        }
+        _ => None,
     }
 }
 

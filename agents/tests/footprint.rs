@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agents::adapter::lora::LoraSpec;
 use agents::adapter::{Adapter, AdapterSpec, Method};
-use agents::backbone::builtin;
+use agents::backbone::{Precision, builtin};
 use agents::device::DeviceKind;
 use agents::engine::memory::{of_adapter, of_cache};
 use agents::seed::Seed;
@@ -44,7 +44,8 @@ fn an_agent_more_takes_its_adapter_and_its_cache() {
     let backbone = Arc::new(builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap());
     let method = Method::Lora(LoraSpec::new(8, 16.0, &["q_proj", "v_proj"]));
     let architecture = Arc::clone(backbone.network.architecture());
-    let own = of_adapter(&architecture, &method) + of_cache(&architecture, 1, TOKENS);
+    let own =
+        of_adapter(&architecture, &method) + of_cache(&architecture, Precision::F32, 1, TOKENS);
     let mut session = Session::new(Arc::clone(&backbone)).unwrap();
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| 20 + i % 60).collect();
     let mut join = |number: u64| {

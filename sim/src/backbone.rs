@@ -34,6 +34,20 @@ pub(crate) struct Opened {
     pub(crate) place: Option<PathBuf>,
 }
 
+impl Opened {
+    /// The same network on another device.
+    ///
+    /// # Errors
+    /// When its files cannot be used any more, or the device has no room.
+    pub(crate) fn on(&self, device: &Device) -> Result<Backbone, ModelError> {
+        let dtype = self.backbone.network.dtype();
+        match &self.place {
+            None => builtin::polylogue_tiny_as(dtype, device),
+            Some(path) => Backbone::load_as(path, dtype, device),
+        }
+    }
+}
+
 /// Where a model that was named on a command line comes from: a word, a folder or `.gguf` file that is there,
 /// or a name on the hub. Nothing where it is none of them.
 ///

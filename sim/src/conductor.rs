@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use agents::adapter::Generation;
-use agents::engine::queue::EngineHandle;
 use agents::name::AgentName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -33,6 +32,7 @@ use crate::agent::{AgentMessage, Failure, TurnId};
 use crate::checkpoint::Checkpoints;
 use crate::clock::Timer;
 use crate::control::Control;
+use crate::engines::EngineHandles;
 use crate::event::Said;
 use crate::feed::Feed;
 use crate::recorder::{RecordError, Recorder};
@@ -125,7 +125,7 @@ pub struct ConductorArguments {
     /// What people ask for.
     pub control: Control,
     /// Who runs the models.
-    pub engine: EngineHandle,
+    pub engines: EngineHandles,
     /// How long waits are.
     pub timer: Timer,
     /// Who saves the run on the way.
@@ -145,7 +145,7 @@ pub struct ConductorState {
     recorder: Recorder,
     feed: Feed,
     control: Control,
-    engine: EngineHandle,
+    engines: EngineHandles,
     timer: Timer,
     checkpoints: Checkpoints,
     until: Option<u64>,
@@ -182,14 +182,14 @@ impl Actor for Conductor {
         _me: ActorRef<ConductorMessage>,
         arguments: ConductorArguments,
     ) -> Result<ConductorState, ActorProcessingErr> {
-        let ConductorArguments { stage, recorder, feed, control, engine, timer, .. } = arguments;
+        let ConductorArguments { stage, recorder, feed, control, engines, timer, .. } = arguments;
         let ConductorArguments { checkpoints, before, until, ending, .. } = arguments;
         Ok(ConductorState {
             stage,
             recorder,
             feed,
             control,
-            engine,
+            engines,
             timer,
             checkpoints,
             until,
@@ -306,7 +306,7 @@ impl ConductorState {
                 }
             }
             Order::Expect(keys) => {
-                if self.engine.expect(keys.clone()).is_err() {
+                if self.engines.expect(keys).is_err() {
                     return Ok(self.stage.engine_failed(ENGINE_LOST));
                 }
             }
@@ -325,8 +325,8 @@ impl ConductorState {
             Order::Restart { .. } | Order::Deadline { .. } | Order::Hang { .. } => {
                 self.wait_for(order, me);
             }
-            // An engine and a trainer that are gone already are lost as ordered.
-            Order::LoseEngine => drop(self.engine.lose()),
+            Order::LoseEngine => self.engines.lose(),
+            // A trainer that is gone already is lost as ordered.
             Order::LoseTrainer => drop(society.trainer.cast(TrainerMessage::Panic)),
             Order::FillDisk => self.recorder.refuse_once(),
             Order::EndTick(tick) => {
@@ -418,7 +418,7 @@ impl ConductorState {
     }
 
     fn end_tick(&mut self, tick: u64) -> Result<(), ConductError> {
-        let did = self.recorder.engine_did(&self.engine.usage());
+        let did = self.recorder.engine_did(&self.engines.usage());
         self.feed.show_engine(did);
         Ok(self.recorder.end_tick(tick)?)
     }

@@ -17,6 +17,8 @@
 //! - [`supervisor`]: the parent of all actors
 //! - [`restart`]: who is started anew after a failure, how soon, how often
 //! - [`conductor`]: closes ticks, decides, writes events
+//! - [`placement`]: on which device each agent lives
+//! - [`engines`]: one for each device
 //! - [`agent`]: hears, asks the engine, speaks
 //! - [`script`]: agents without a model
 //! - [`training`]: triggers, lessons, the trainer
@@ -52,11 +54,13 @@ pub mod corpus;
 pub mod diff;
 pub mod divergence;
 pub mod durable;
+pub mod engines;
 pub mod event;
 pub mod feed;
 pub mod flood;
 pub mod mailbox;
 pub mod metric;
+pub mod placement;
 pub mod preflight;
 pub mod pretraining;
 pub mod protocol;

@@ -1,6 +1,7 @@
 //! A run from its scenario to its summary: all wiring, nothing else.
 
 mod aside;
+mod cast;
 pub mod footprint;
 mod fork;
 mod resume;
@@ -13,11 +14,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agents::backbone::Backbone;
 use agents::backbone::digest;
-use agents::device::Device;
-use agents::engine::Engine;
-use agents::engine::memory;
+use agents::device::{Device, free_memory};
 use agents::engine::schedule::Limits;
 use agents::error::ModelError;
 use agents::name::AgentName;
@@ -26,19 +24,21 @@ use ractor::Actor;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::agent::model::ModelMind;
-use crate::agent::{AgentArguments, Mind, Role};
-use crate::backbone::{self, DeviceKind, Devices, Fetching, HubSettings, Opened};
+use self::cast::{Cast, backbones, cast, initial_seed};
+use crate::agent::AgentArguments;
+use crate::backbone::{DeviceKind, Devices, Fetching, HubSettings};
 use crate::checkpoint::Checkpoints;
 use crate::clock::{self, Timer};
 use crate::conductor::stage::{Member, Stage};
 use crate::conductor::{ConductError, ConductorArguments};
 use crate::control::Control;
+use crate::engines::{EngineHandles, Engines};
 use crate::feed::Feed;
+use crate::placement::Placement;
 use crate::preflight;
 use crate::recorder::{Claim, FORMAT, Observer, RecordError, Recorder};
 use crate::scenario::suggestion::{message, quote};
-use crate::scenario::{BackbonePlan, MindPlan, Scenario, TaskPlan};
+use crate::scenario::{Scenario, TaskPlan};
 use crate::summary::Summary;
 use crate::supervisor::{Recipe, SocietyArguments, Supervisor};
 use crate::task::{Task, TaskError};
@@ -92,8 +92,13 @@ pub enum RunError {
         error: ModelError,
     },
     /// It would not fit into memory.
-    #[error("the run does not fit into memory: {}", message(.0))]
-    Memory(ModelError),
+    #[error("the run does not fit into the memory of {device}: {}", message(error))]
+    Memory {
+        /// Whose memory.
+        device: DeviceKind,
+        /// By how much, and what would help.
+        error: ModelError,
+    },
     /// An agent does not fit its backbone.
     #[error("agent `{agent}`: {}", message(reason))]
     Agent {
@@ -122,7 +127,7 @@ impl RunError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Task(_) | Self::Device(_) | Self::Agent { .. } => true,
-            Self::Memory(_) | Self::TooLarge(_) => true,
+            Self::Memory { .. } | Self::TooLarge(_) => true,
             Self::Backbone { error, .. } => error.is_input(),
             Self::Record(error) => error.is_input(),
             Self::Conduct(_) | Self::Silence => false,
@@ -140,6 +145,7 @@ impl From<RecordError> for RunError {
 /// A run that is ready to begin, or to go on: everything a user can get wrong was found.
 #[derive(Debug)]
 pub struct Prepared {
+    devices: Vec<Open>,
     stage: Stage,
     recorder: Recorder,
     checkpoints: Checkpoints,
@@ -151,8 +157,16 @@ pub struct Prepared {
     timer: Timer,
 }
 
+/// A device that is in use.
+#[derive(Clone, Debug)]
+struct Open {
+    kind: DeviceKind,
+    device: Device,
+}
+
 /// All that a run is made from.
 struct Parts {
+    devices: Vec<Open>,
     scenario: Arc<Scenario>,
     task: Arc<Task>,
     members: BTreeMap<AgentName, Member>,
@@ -166,24 +180,34 @@ fn gather(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Parts, RunError> {
-    let &[kind] = options.devices.all() else {
-        return Err(RunError::Device(ModelError::Setting {
-            what: "the device",
-            found: options.devices.to_string(),
-            expected: "one device",
-        }));
-    };
-    let device = kind.open().map_err(RunError::Device)?;
+    let open = |&kind: &DeviceKind| kind.open().map(|device| Open { kind, device });
+    let devices: Result<Vec<Open>, ModelError> = options.devices.all().iter().map(open).collect();
+    let devices = devices.map_err(RunError::Device)?;
     let task = Task::load(&scenario.task).map_err(RunError::Task)?;
-    if kind == DeviceKind::Cpu && !options.unchecked {
-        let predicted = footprint::footprint(&scenario);
-        predicted.check(memory::available()).map_err(RunError::Memory)?;
+    if !options.unchecked {
+        fits(&scenario, &options.devices, &devices)?;
     }
-    let (backbones, origins) = backbones(&scenario, &device, options, hear)?;
+    let placement = Placement::of(&scenario, devices.len());
+    let (backbones, origins) = backbones(&scenario, &placement, &devices, options, hear)?;
     let seed = initial_seed(&scenario, options).child("adapter");
-    let Cast { members, origins: starts, notices } = cast(&scenario, &task, &backbones, seed)?;
+    let cast = cast(&scenario, &task, (&backbones, &placement), seed)?;
+    let Cast { members, origins: starts, notices } = cast;
     let manifest = manifest(&scenario, options, &origins, &starts)?;
-    Ok(Parts { scenario: Arc::new(scenario), task: Arc::new(task), members, manifest, notices })
+    let (scenario, task) = (Arc::new(scenario), Arc::new(task));
+    Ok(Parts { devices, scenario, task, members, manifest, notices })
+}
+
+/// Refuses a run that is predicted not to fit into the memory of one of its devices.
+fn fits(scenario: &Scenario, devices: &Devices, open: &[Open]) -> Result<(), RunError> {
+    for (device, predicted) in footprint::footprint(scenario, devices) {
+        let free = match open.iter().find(|open| open.kind == device) {
+            Some(open) => free_memory(&open.device),
+            // What was said is kept in the machine's own memory, whatever runs the models.
+            None => footprint::available(),
+        };
+        predicted.check(free).map_err(|error| RunError::Memory { device, error })?;
+    }
+    Ok(())
 }
 
 /// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.
@@ -195,7 +219,8 @@ pub fn prepare(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Prepared, RunError> {
-    let Parts { scenario, task, members, manifest, notices } = gather(scenario, options, hear)?;
+    let Parts { devices, scenario, task, members, manifest, notices } =
+        gather(scenario, options, hear)?;
     let made = || format!("{}_{}_{}", clock::stamp(), scenario.name, scenario.seed);
     let out = options.out.clone().unwrap_or_else(|| Path::new(RUNS).join(made()));
     if !options.unchecked {
@@ -217,7 +242,7 @@ pub fn prepare(
     let recorder = Recorder::create(claim)?;
     let stage = Stage::new(scenario, task, members);
     let (before, until, timer) = (None, None, options.timer);
-    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
 }
 
 impl Prepared {
@@ -249,31 +274,28 @@ impl Prepared {
     /// When the society cannot go on or the log cannot be written.
     pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
         let watch = clock::Stopwatch::start();
-        // Half of what is left is for keys and values; the rest is for training and everything else.
-        let cache_bytes = memory::available().map(|bytes| bytes / 2);
-        let limits = Limits { cache_bytes, ..Limits::default() };
-        let engine = Engine::start_with(limits, clock::nanoseconds)
+        let engines = Engines::start(&limits(&self.devices), clock::nanoseconds)
             .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
         let Self { stage, recorder, checkpoints, before, until, timer, .. } = self;
         if before.is_some() {
             resume::catch_up(recorder.directory(), &feed).await;
         }
-        let agents = recipes(stage.scenario(), stage.members(), &engine, timer);
-        let handle = engine.handle();
+        let handles = engines.handles();
+        let agents = recipes(stage.scenario(), stage.members(), &handles, timer);
         let conductor = ConductorArguments {
             stage,
             recorder,
             feed,
             control,
-            engine: handle,
+            engines: handles,
             timer,
             checkpoints,
             before,
             until,
             ending,
         };
-        let society = SocietyArguments { conductor, agents, engine };
+        let society = SocietyArguments { conductor, agents, engines };
         let (supervisor, running) = Actor::spawn(None, Supervisor, society)
             .await
             .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
@@ -286,89 +308,21 @@ impl Prepared {
     }
 }
 
-/// Where weights come from that nobody has trained: a fork with another seed keeps those of its history.
-fn initial_seed(scenario: &Scenario, options: &RunOptions) -> Seed {
-    Seed::new(options.initial_seed.unwrap_or(scenario.seed))
-}
-
-/// Backbones by name, and where each came from.
-type Backbones = (BTreeMap<String, Arc<Backbone>>, BTreeMap<String, Value>);
-
-fn backbones(
-    scenario: &Scenario,
-    device: &Device,
-    options: &RunOptions,
-    hear: &mut dyn FnMut(&Fetching),
-) -> Result<Backbones, RunError> {
-    let mut load = |name: &str, plan: &BackbonePlan| -> Result<Opened, ModelError> {
-        let mut opened = backbone::open(&plan.source, device, plan.precision, &options.hub, hear)?;
-        if plan.from_scratch {
-            let seed = initial_seed(scenario, options).child("backbone").child(name);
-            opened.backbone = opened.backbone.from_scratch(seed)?;
-        }
-        Ok(opened)
+/// What each engine keeps to. Half of what a device has left is for keys and values; the rest is for training
+/// and everything else. Engines of one device divide it.
+fn limits(devices: &[Open]) -> Vec<Limits> {
+    let limits = |own: &Open| {
+        let sharing = devices.iter().filter(|other| other.kind == own.kind).count() as u64;
+        let cache_bytes = free_memory(&own.device).map(|bytes| bytes / 2 / sharing);
+        Limits { cache_bytes, ..Limits::default() }
     };
-    let (mut backbones, mut origins) = (BTreeMap::new(), BTreeMap::new());
-    for (name, plan) in &scenario.backbones {
-        let opened =
-            load(name, plan).map_err(|error| RunError::Backbone { name: name.clone(), error })?;
-        backbones.insert(name.clone(), Arc::new(opened.backbone));
-        origins.insert(name.clone(), opened.origin);
-    }
-    Ok((backbones, origins))
-}
-
-/// The agents, and what is recorded and said of them.
-#[derive(Default)]
-struct Cast {
-    members: BTreeMap<AgentName, Member>,
-    /// For the manifest.
-    origins: BTreeMap<AgentName, Value>,
-    notices: Vec<String>,
-}
-
-fn cast(
-    scenario: &Scenario,
-    task: &Task,
-    backbones: &BTreeMap<String, Arc<Backbone>>,
-    seed: Seed,
-) -> Result<Cast, RunError> {
-    let mut cast = Cast::default();
-    for (name, plan) in &scenario.agents {
-        let fail = |reason: String| RunError::Agent { agent: name.clone(), reason };
-        let mind = match &plan.mind {
-            MindPlan::Script(script) => Mind::Script(script.clone()),
-            MindPlan::Model(model) => {
-                let backbone = backbones
-                    .get(&model.backbone)
-                    .cloned()
-                    .ok_or_else(|| fail(format!("there is no backbone `{}`", model.backbone)))?;
-                let seed = seed.child(name.as_str());
-                let start = start::of(&model.transfer, &backbone, task, seed).map_err(fail)?;
-                start::can_learn(&start.adapter, &scenario.settings_of(name)).map_err(fail)?;
-                let adapter = start.origin.map(|origin| (name.clone(), json!({"adapter": origin})));
-                cast.origins.extend(adapter);
-                let notice = |words| message(format_args!("agent `{name}`: {words}"));
-                cast.notices.extend(start.notice.map(notice));
-                Mind::Model(ModelMind {
-                    role: Role::of(&model.transfer),
-                    backbone,
-                    adapter: Arc::new(start.adapter),
-                    temperature: model.temperature,
-                    filter: model.filter,
-                    max_tokens: scenario.channel.max_tokens,
-                })
-            }
-        };
-        cast.members.insert(name.clone(), Member { plan: plan.clone(), mind });
-    }
-    Ok(cast)
+    devices.iter().map(limits).collect()
 }
 
 fn recipes(
     scenario: &Scenario,
     members: &BTreeMap<AgentName, Member>,
-    engine: &Engine,
+    engines: &EngineHandles,
     timer: Timer,
 ) -> Vec<Recipe> {
     let seed = Seed::new(scenario.seed).child("agent");
@@ -376,7 +330,8 @@ fn recipes(
         .iter()
         .map(|(name, member)| {
             let (name, mind) = (name.clone(), member.mind.clone());
-            let (engine, seed) = (engine.handle(), seed.child(name.as_str()));
+            let device = member.model().map_or(0, |model| model.device);
+            let (engine, seed) = (engines.of(device).clone(), seed.child(name.as_str()));
             let recipe: Recipe = Box::new(move |conductor| AgentArguments {
                 name: name.clone(),
                 mind: mind.clone(),
@@ -421,32 +376,4 @@ fn manifest(
         "backbones": origins,
         "agents": starts,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A fork with another seed goes on with the network that its history had.
-    #[test]
-    fn a_network_at_random_follows_from_the_seed_of_the_history() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/customer_service");
-        let set = ["backbone.base.from_scratch=true".to_owned()];
-        let of = |seed: u64, initial_seed: Option<u64>| {
-            let scenario = crate::scenario::load(&path, &set, Some(seed)).unwrap();
-            let options = RunOptions { initial_seed, ..RunOptions::default() };
-            let (backbones, _) = backbones(&scenario, &Device::Cpu, &options, &mut |_| {}).unwrap();
-            let adapter = agents::adapter::AdapterSpec {
-                method: agents::adapter::Method::Layers { freeze_layers: 0 },
-                head: None,
-            };
-            // Its weights are copies of the network's.
-            let copies =
-                agents::adapter::Adapter::initial(adapter, &backbones["base"], Seed::new(0));
-            copies.unwrap().digest().unwrap()
-        };
-        let before = of(7, None);
-        assert_ne!(of(5, None), before);
-        assert_eq!(of(5, Some(7)), before);
-    }
 }

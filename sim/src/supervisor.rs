@@ -1,9 +1,9 @@
-//! The supervisor: parent of conductor, trainer and agents, and owner of the engine. It starts them, hears when
+//! The supervisor: parent of conductor, trainer and agents, and owner of the engines. It starts them, hears when
 //! one ends, and starts anew what the conductor says.
 //!
 //! ```text
 //! supervisor ─┬─ conductor   (its end ends the run)
-//!             ├─ engine      (a thread; its end is noticed by those who ask it)
+//!             ├─ engine × m  (a thread a device; its end is noticed by those who ask it)
 //!             ├─ trainer     (its end is told to the conductor)
 //!             └─ agent × n   (its end is told to the conductor)
 //! ```
@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 
-use agents::engine::Engine;
 use agents::name::AgentName;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
@@ -20,6 +19,7 @@ use crate::agent::{Agent, AgentArguments, AgentMessage};
 use crate::conductor::order::Restart;
 use crate::conductor::oversight::Part;
 use crate::conductor::{Conductor, ConductorArguments, ConductorMessage};
+use crate::engines::Engines;
 use crate::training::trainer::{Trainer, TrainerArguments, TrainerMessage};
 
 /// What the supervisor can be told.
@@ -39,7 +39,7 @@ pub struct SocietyArguments {
     /// The agents.
     pub agents: Vec<Recipe>,
     /// Who runs the models.
-    pub engine: Engine,
+    pub engines: Engines,
 }
 
 impl std::fmt::Debug for SocietyArguments {
@@ -53,7 +53,7 @@ impl std::fmt::Debug for SocietyArguments {
 #[derive(Debug)]
 pub struct SupervisorState {
     conductor: ActorRef<ConductorMessage>,
-    engine: Engine,
+    engines: Engines,
     /// What each agent is made from.
     recipes: BTreeMap<AgentName, AgentArguments>,
     /// Which part an actor is; the conductor is not in here.
@@ -74,11 +74,11 @@ impl Actor for Supervisor {
         me: ActorRef<SupervisorMessage>,
         arguments: SocietyArguments,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let SocietyArguments { conductor, agents: recipes, engine } = arguments;
+        let SocietyArguments { conductor, agents: recipes, engines } = arguments;
         let (conductor, _) = Actor::spawn_linked(None, Conductor, conductor, me.get_cell()).await?;
         let mut state = SupervisorState {
             conductor: conductor.clone(),
-            engine,
+            engines,
             recipes: BTreeMap::new(),
             living: BTreeMap::new(),
         };
@@ -135,7 +135,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         let Restart { agents: names, trainer, engine } = parts;
         if engine {
-            self.engine.restart()?;
+            self.engines.restart()?;
         }
         let trainer = if trainer {
             self.end(&Part::Trainer);
@@ -182,8 +182,8 @@ impl SupervisorState {
         &mut self,
         me: &ActorRef<SupervisorMessage>,
     ) -> Result<ActorRef<TrainerMessage>, ActorProcessingErr> {
-        let (engine, conductor) = (self.engine.handle(), self.conductor.clone());
-        let arguments = TrainerArguments { engine, conductor };
+        let (engines, conductor) = (self.engines.handles(), self.conductor.clone());
+        let arguments = TrainerArguments { engines, conductor };
         let (trainer, _) = Actor::spawn_linked(None, Trainer, arguments, me.get_cell()).await?;
         self.living.insert(trainer.get_id(), (Part::Trainer, trainer.get_cell()));
         Ok(trainer)

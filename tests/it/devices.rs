@@ -1,9 +1,13 @@
-//! The devices that a command line asks for: those that cannot be used are told before anything is written,
-//! and a run is taken up again on devices like those it had.
+//! The devices of a run: those that cannot be used are told before anything is written, a society is divided
+//! among several, and a run is taken up again on devices like those it had.
 
 use std::path::Path;
 
-use polylogue_tests::polylogue;
+use polylogue_tests::{play, polylogue, root};
+use sim::clock::Timer;
+use sim::run::RunOptions;
+
+use crate::resume::{TINY, outcome};
 
 /// What was said, in one line: a report breaks lines where a terminal would.
 fn words(bytes: &[u8]) -> String {
@@ -77,4 +81,90 @@ fn a_run_goes_on_with_devices_like_those_it_had() {
     std::fs::write(&manifest, text.replace("\"device\": \"cpu\"", "\"device\": \"Cpu\"")).unwrap();
     let resumed = polylogue(&["resume", run_at, "--device", "cpu", "--display", "none"]);
     assert_eq!(resumed.status.code(), Some(0), "{}", words(&resumed.stderr));
+}
+
+/// Loses its engines, its trainer and agents on the way.
+const FAULTS: &str = r#"faults=[
+    { kind = "lost_engine", at_tick = 5, times = 2 },
+    { kind = "lost_trainer", at_tick = 0, times = 1 },
+    { kind = "panic", agent = "reply", at_tick = 4 },
+    { kind = "hang", agent = "understand", at_tick = 6 },
+]"#;
+
+fn played(devices: &str, more: &[&str]) -> (tempfile::TempDir, Outcome) {
+    let path = root().join("scenarios/customer_service");
+    let set: Vec<String> = TINY.iter().chain(more).map(|&set| set.to_owned()).collect();
+    let scenario = sim::scenario::load(&path, &set, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = RunOptions {
+        out: Some(folder.path().into()),
+        devices: devices.parse().unwrap(),
+        timer: Timer::Jump,
+        ..RunOptions::default()
+    };
+    play(sim::run::prepare(scenario, &options, &mut |_| {}).unwrap()).unwrap();
+    let outcome = outcome(folder.path());
+    (folder, outcome)
+}
+
+type Outcome = std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>;
+
+fn assert_same(one: &Outcome, other: &Outcome, what: &str) {
+    assert!(one.keys().eq(other.keys()), "{what}: {:?} {:?}", one.keys(), other.keys());
+    let differ: Vec<_> = one.iter().filter(|(name, bytes)| other[*name] != **bytes).collect();
+    let differ: Vec<_> = differ.iter().map(|(name, _)| name).collect();
+    assert!(differ.is_empty(), "{what}: {differ:?}");
+}
+
+/// What the engines did, added up over the ticks of a run.
+fn counted(run: &Path, what: &str) -> u64 {
+    let times = std::fs::read_to_string(run.join("times.jsonl")).unwrap();
+    let lines = times.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter_map(|line| line["engine"][what].as_u64()).sum()
+}
+
+#[test]
+fn a_society_on_several_devices_comes_to_the_same_as_on_one() {
+    let (one, alone) = played("cpu", &[]);
+    let (two, divided) = played("cpu,cpu", &[]);
+    assert_eq!([&one, &two].map(|run| recorded(run.path())), ["cpu", "cpu,cpu"]);
+    assert_same(&alone, &divided, "two engines");
+    for what in ["written_tokens", "classes", "training_steps"] {
+        let [one, two] = [&one, &two].map(|run| counted(run.path(), what));
+        assert!(one > 0 && one == two, "{what}: {one} on one engine, {two} on two");
+    }
+    // More devices than agents; and the same through failures of every shared part.
+    assert_same(&alone, &played("cpu,cpu,cpu,cpu", &[]).1, "four engines");
+    let patient = "supervision.restarts=100";
+    let hurt = played("cpu", &[FAULTS, patient]).1;
+    assert_same(&hurt, &played("cpu,cpu", &[FAULTS, patient]).1, "two engines that are lost");
+    let kept = |outcome: &Outcome| -> Vec<_> {
+        outcome
+            .iter()
+            .filter(|(name, _)| name.starts_with("adapters"))
+            .map(|(n, b)| (n.clone(), b.clone()))
+            .collect()
+    };
+    assert!(kept(&hurt) == kept(&alone), "failures change no weights");
+}
+
+#[test]
+fn a_run_on_several_devices_is_verified_and_goes_on_there() {
+    let (run, whole) = played("cpu,cpu", &[]);
+    let place = run.path().to_str().unwrap();
+    let verified = polylogue(&["verify", place]);
+    assert_eq!(verified.status.code(), Some(0), "{}", words(&verified.stderr));
+    assert!(!words(&verified.stderr).contains("--device"), "{}", words(&verified.stderr));
+    let verified = polylogue(&["verify", place, "--device", "cpu"]);
+    let told = "the run had --device cpu,cpu, and is played again with cpu";
+    assert!(words(&verified.stderr).contains(told), "{}", words(&verified.stderr));
+    // Cut off in the middle of the log, where jobs are in progress.
+    let log = run.path().join("events.jsonl");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..bytes.len() - 200]).unwrap();
+    std::fs::remove_file(run.path().join("summary.json")).unwrap();
+    refused(&["resume", place, "--device", "cpu"], &["was begun with --device cpu,cpu"]);
+    let resumed = polylogue(&["resume", place, "--display", "none"]);
+    assert_eq!(resumed.status.code(), Some(0), "{}", words(&resumed.stderr));
+    assert_same(&whole, &outcome(run.path()), "taken up again");
 }

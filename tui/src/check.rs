@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sim::backbone::Devices;
 use sim::feed::mib;
+use sim::run::footprint::{available, footprint};
 
 use crate::exit_code::Exit;
 use crate::untrusted::Untrusted;
@@ -29,8 +31,9 @@ pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
                 scenario.triggers.len(),
                 scenario.episodes
             ));
-            let predicted = sim::run::footprint::footprint(&scenario);
-            match sim::run::footprint::available() {
+            let predicted = footprint(&scenario, &Devices::default());
+            let predicted = predicted.into_values().next().unwrap_or_default();
+            match available() {
                 Some(bytes) => crate::output::say(format_args!(
                     "memory: {predicted} of {} that are free",
                     mib(bytes)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::adapter::Method;
 use crate::backbone::gguf::Gguf;
-use crate::backbone::{Architecture, read_file};
+use crate::backbone::{Architecture, Precision, read_file};
 use crate::error::{ModelError, Result};
 use crate::learning::job::Settings;
 
@@ -179,34 +179,45 @@ fn numbers(architecture: &Architecture, method: &Method) -> u64 {
 }
 
 /// Bytes that jobs of these sizes (bytes of what each trains) take while they run at once: copies, moments
-/// and gradients of each, and what the micro-batches in progress keep for the way back.
+/// and gradients of each, and what the micro-batches in progress keep for the way back, in numbers of the
+/// type that the network computes in.
 #[must_use]
-pub fn of_training(architecture: &Architecture, trained: &[u64], settings: &Settings) -> u64 {
+pub fn of_training(
+    architecture: &Architecture,
+    precision: Precision,
+    trained: &[u64],
+    settings: &Settings,
+) -> u64 {
     if trained.is_empty() {
         return 0;
     }
     let tokens = settings.micro_batch_tokens as u64 * rayon::current_num_threads() as u64;
-    let shared = tokens * kept(architecture, settings) * NUMBER;
+    let shared = tokens * kept(architecture, precision, settings);
     trained.iter().map(|bytes| 4 * bytes).sum::<u64>() + shared
 }
 
-/// Numbers that a training step keeps for each token.
-fn kept(architecture: &Architecture, settings: &Settings) -> u64 {
+/// Bytes that a training step keeps for each token.
+fn kept(architecture: &Architecture, precision: Precision, settings: &Settings) -> u64 {
     let (hidden, inner) = (architecture.hidden as u64, architecture.inner as u64);
     let seen = settings.micro_batch_tokens.min(architecture.positions) as u64;
     let layer = 10 * hidden + 5 * inner + architecture.heads as u64 * seen;
     let depth = architecture.depth() as u64;
     let layers = if settings.recompute { layer + depth * hidden } else { depth * layer };
-    // Logits, their softmax and their gradient.
-    layers + 3 * architecture.vocabulary as u64
+    // Logits, their softmax and their gradient, in f32 whatever the layers are in.
+    layers * precision.bytes() + 3 * architecture.vocabulary as u64 * NUMBER
 }
 
-/// Bytes of keys and values of `sequences`, each `tokens` long.
+/// Bytes of keys and values of `sequences`, each `tokens` long: in f32 on a CPU, on a card as the network is.
 #[must_use]
-pub fn of_cache(architecture: &Architecture, sequences: usize, tokens: usize) -> u64 {
+pub fn of_cache(
+    architecture: &Architecture,
+    kept: Precision,
+    sequences: usize,
+    tokens: usize,
+) -> u64 {
     let token = 2 * architecture.depth() * architecture.key_width();
     let tokens = tokens.min(architecture.positions);
-    (sequences * tokens) as u64 * token as u64 * NUMBER
+    (sequences * tokens) as u64 * token as u64 * kept.bytes()
 }
 
 #[cfg(test)]
@@ -240,6 +251,23 @@ mod tests {
         }
         let stored = backbone.weights().values().map(|w| w.dims().iter().product::<usize>());
         assert_eq!(of_backbone(architecture), 4 * stored.sum::<usize>() as u64);
+    }
+
+    #[test]
+    fn half_numbers_are_half_of_what_a_network_computes_and_nothing_else() {
+        let backbone = builtin::polylogue_tiny(&Device::Cpu).unwrap();
+        let architecture = backbone.network.architecture();
+        let cache = |precision| of_cache(architecture, precision, 3, 10);
+        assert_eq!(cache(Precision::F32), 2 * cache(Precision::Bf16));
+        let training = |precision, trained: &[u64]| {
+            of_training(architecture, precision, trained, &Settings::default())
+        };
+        let [whole, half] = [Precision::F32, Precision::Bf16].map(|p| training(p, &[1000]));
+        let logits = 3 * architecture.vocabulary as u64 * NUMBER;
+        let threads = rayon::current_num_threads() as u64;
+        let fixed = logits * Settings::default().micro_batch_tokens as u64 * threads + 4000;
+        assert_eq!(whole - fixed, 2 * (half - fixed));
+        assert_eq!(training(Precision::F32, &[]), 0);
     }
 
     #[test]

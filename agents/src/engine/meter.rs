@@ -75,6 +75,28 @@ impl Usage {
         }
     }
 
+    /// Several engines as one: what they counted is added, and times are those of the one that took longest,
+    /// because engines work side by side.
+    #[must_use]
+    pub fn beside(&self, other: &Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            rows: self.rows + other.rows,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            shared_tokens: self.shared_tokens + other.shared_tokens,
+            written_tokens: self.written_tokens + other.written_tokens,
+            classes: self.classes + other.classes,
+            class_tokens: self.class_tokens + other.class_tokens,
+            training_steps: self.training_steps + other.training_steps,
+            text_time: self.text_time.max(other.text_time),
+            class_time: self.class_time.max(other.class_time),
+            training_time: self.training_time.max(other.training_time),
+            waiting: self.waiting + other.waiting,
+            running: self.running + other.running,
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+        }
+    }
+
     /// Tokens that went through the network for answers.
     #[must_use]
     pub fn tokens(&self) -> u64 {

@@ -24,6 +24,8 @@ pub struct ModelMind {
     pub role: Role,
     /// The network it shares.
     pub backbone: Arc<Backbone>,
+    /// The device that both are on, by its place among those of the run.
+    pub device: usize,
     /// Its own weights.
     pub adapter: Arc<Adapter>,
     /// Sampling temperature.

@@ -5,49 +5,85 @@ use std::collections::BTreeMap;
 
 use agents::adapter::Method;
 use agents::backbone::{Architecture, Precision, builtin};
-use agents::device::DeviceKind;
 pub use agents::engine::memory::{Footprint, available};
 use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
 use agents::engine::schedule::Limits;
+use agents::name::AgentName;
 
+use crate::backbone::{DeviceKind, Devices};
 use crate::conductor::stage::HOLDOUT_WIDTH;
+use crate::placement::Placement;
 use crate::scenario::{BackboneSource, Scenario, TransferPlan};
 use crate::traffic::Traffic;
 
 /// Tokens of a prompt that are reckoned with.
 const PROMPT: usize = 256;
 
-/// What the run of a scenario takes at most; models of the hub are not counted, because only their folders
-/// say how large they are.
+/// What the run of a scenario takes at most of each device; models of the hub are not counted, because only their
+/// folders say how large they are.
 #[must_use]
-pub fn footprint(scenario: &Scenario) -> Footprint {
-    let mut known: BTreeMap<&str, Architecture> = BTreeMap::new();
-    let mut total = Footprint::default();
+pub fn footprint(scenario: &Scenario, devices: &Devices) -> BTreeMap<DeviceKind, Footprint> {
+    let known = known(scenario);
+    let placement = Placement::of(scenario, devices.all().len());
+    let mut all: BTreeMap<DeviceKind, Footprint> = BTreeMap::new();
+    for (place, &device) in devices.all().iter().enumerate() {
+        let total = all.entry(device).or_default();
+        for (name, model) in &known {
+            model.add(scenario, (name, device), |agent| placement.device(agent) == place, total);
+        }
+    }
+    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
+    all.entry(DeviceKind::Cpu).or_default().messages = Traffic::of(scenario).memory(episodes);
+    all
+}
+
+/// What is known of a model before it is loaded.
+struct Known {
+    architecture: Architecture,
+    precision: Precision,
+    /// Bytes of its weights.
+    bytes: u64,
+}
+
+/// The models of a scenario whose size can be told. What cannot be read is told, with all that is wrong with it,
+/// when it is loaded.
+fn known(scenario: &Scenario) -> BTreeMap<&str, Known> {
+    let mut known = BTreeMap::new();
     for (name, plan) in &scenario.backbones {
-        // What cannot be read is told, with all that is wrong with it, when it is loaded.
-        let expanded = |(architecture, _): (Architecture, u64)| {
-            let bytes =
-                of_backbone(&architecture) / Precision::F32.bytes() * plan.precision.bytes();
-            (architecture, bytes)
-        };
         let found = match &plan.source {
             BackboneSource::Builtin => embedded(),
             BackboneSource::Path(path) => of_model(path).ok(),
             BackboneSource::Hub(_) => None,
         };
+        let Some((architecture, stored)) = found else { continue };
+        let precision = plan.precision;
         // Quantised weights stay so in f32 only.
-        let found = if plan.precision == Precision::F32 { found } else { found.map(expanded) };
-        if let Some((architecture, bytes)) = found {
-            total.backbones += bytes;
-            known.insert(name, architecture);
-        }
+        let bytes = match precision {
+            Precision::F32 => stored,
+            other => of_backbone(&architecture) / Precision::F32.bytes() * other.bytes(),
+        };
+        known.insert(name.as_str(), Known { architecture, precision, bytes });
     }
-    let width = scenario.concurrent_episodes.max(HOLDOUT_WIDTH).min(Limits::default().sequences);
-    for (name, architecture) in &known {
+    known
+}
+
+impl Known {
+    /// Adds what it and its agents that live in one place take there.
+    fn add(
+        &self,
+        scenario: &Scenario,
+        (name, device): (&str, DeviceKind),
+        lives_here: impl Fn(&AgentName) -> bool,
+        total: &mut Footprint,
+    ) {
+        let Self { architecture, precision, bytes } = self;
+        let width =
+            scenario.concurrent_episodes.max(HOLDOUT_WIDTH).min(Limits::default().sequences);
         let mut trained = Vec::new();
         let (mut settings, mut writes) = (None, false);
         let models = scenario.agents.iter().filter_map(|(agent, own)| Some((agent, own.model()?)));
-        for (agent, plan) in models.filter(|(_, plan)| plan.backbone == **name) {
+        let models = models.filter(|(_, plan)| plan.backbone == name);
+        for (agent, plan) in models.filter(|(agent, _)| lives_here(agent)) {
             let method = match &plan.transfer {
                 TransferPlan::Feature { .. } | TransferPlan::Adapter { .. } => Method::Frozen,
                 TransferPlan::Text(method) => method.clone(),
@@ -62,16 +98,19 @@ pub fn footprint(scenario: &Scenario) -> Footprint {
             let largest = scenario.settings_of(agent).into_iter();
             settings = largest.chain(settings).max_by_key(|own| own.micro_batch_tokens);
         }
+        if !trained.is_empty() {
+            total.backbones += bytes;
+        }
         if let Some(settings) = settings {
-            total.training += of_training(architecture, &trained, &settings);
+            total.training += of_training(architecture, *precision, &trained, &settings);
         }
         if writes {
-            total.cache += of_cache(architecture, width, PROMPT + scenario.channel.max_tokens);
+            // Sessions on a CPU keep keys and values in f32.
+            let kept = if device == DeviceKind::Cpu { Precision::F32 } else { *precision };
+            let tokens = PROMPT + scenario.channel.max_tokens;
+            total.cache += of_cache(architecture, kept, width, tokens);
         }
     }
-    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
-    total.messages = Traffic::of(scenario).memory(episodes);
-    total
 }
 
 fn embedded() -> Option<(Architecture, u64)> {

@@ -296,17 +296,17 @@ pub(super) fn same_version(directory: &Path, search: &Search) -> Result<(), Resu
 
 /// From the beginning: there is no checkpoint yet.
 fn afresh(claim: Claim, parts: Parts) -> Result<Prepared, ResumeError> {
-    let Parts { scenario, task, members, .. } = parts;
+    let Parts { devices, scenario, task, members, .. } = parts;
     let checkpoints = Checkpoints::new(scenario.checkpoints, claim.directory());
     let recorder = Recorder::create(claim).map_err(RunError::from)?;
     let stage = Stage::new(scenario, task, members);
     let (before, until, notices, timer) = (None, None, Vec::new(), Timer::default());
-    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
 }
 
 /// From a checkpoint.
 fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, ResumeError> {
-    let Parts { scenario, task, mut members, .. } = parts;
+    let Parts { devices, scenario, task, mut members, .. } = parts;
     let tick = stored.manifest.tick;
     let damage = |reason: String| Damage { tick, reason };
     let directory = claim.directory().to_owned();
@@ -335,7 +335,7 @@ fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, Re
     let recorder = Recorder::reopen(claim, &stored.manifest.log).map_err(RunError::from)?;
     let (before, until) = (Some(stored.summary()), None);
     let (notices, timer) = (Vec::new(), Timer::default());
-    Ok(Prepared { stage, recorder, checkpoints, before, until, notices, timer })
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
 }
 
 /// Shows what happened before to whoever watches the rest.

@@ -1,5 +1,5 @@
-//! The trainer actor: sees fine-tuning jobs through on the engine, a few steps a tick, in the order of
-//! their numbers.
+//! The trainer actor: sees fine-tuning jobs through on the engines of their agents, a few steps a tick, in the
+//! order of their numbers.
 //!
 //! It decides nothing: the conductor says what to begin, and publishes what comes of it. A job that was lost
 //! with its engine or trainer goes on from where it stood after the last tick.
@@ -9,19 +9,22 @@ use std::sync::Arc;
 
 use agents::adapter::Adapter;
 use agents::backbone::Backbone;
-use agents::engine::queue::{Answer, EngineHandle};
+use agents::engine::queue::Answer;
 use agents::engine::train::Advance;
 use agents::error::{ModelError, Result};
 use agents::learning::job::{JobSnapshot, JobSpec};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::conductor::ConductorMessage;
+use crate::engines::EngineHandles;
 
 /// A job to begin.
 #[derive(Clone, Debug)]
 pub struct NewJob {
     /// Its number.
     pub job: u64,
+    /// The learner's device.
+    pub device: usize,
     /// The learner's network.
     pub backbone: Arc<Backbone>,
     /// The weights it starts from.
@@ -77,7 +80,7 @@ pub enum TrainerMessage {
 #[derive(Clone, Debug)]
 pub struct TrainerArguments {
     /// Who runs the steps.
-    pub engine: EngineHandle,
+    pub engines: EngineHandles,
     /// Who hears of them.
     pub conductor: ActorRef<ConductorMessage>,
 }
@@ -88,8 +91,15 @@ pub struct TrainerState {
     arguments: TrainerArguments,
     /// The number of the last order; what comes of an earlier one is ignored.
     order: u64,
-    /// Jobs in progress; the value is what this tick brought so far.
-    jobs: BTreeMap<u64, Option<std::result::Result<Advance, String>>>,
+    /// Jobs in progress.
+    jobs: BTreeMap<u64, InProgress>,
+}
+
+#[derive(Debug)]
+struct InProgress {
+    device: usize,
+    /// What this tick brought so far.
+    brought: Option<std::result::Result<Advance, String>>,
 }
 
 /// The actor.
@@ -138,21 +148,27 @@ impl TrainerState {
         steps: usize,
         me: &ActorRef<TrainerMessage>,
     ) -> Result<(), ActorProcessingErr> {
-        let engine = self.arguments.engine.clone();
+        let engines = self.arguments.engines.clone();
         self.order += 1;
         let order = self.order;
         // An engine that takes nothing has answered with an error, so its refusals need no handling here.
-        for NewJob { job, backbone, adapter, spec, snapshot } in begin {
-            self.jobs.insert(job, None);
+        for NewJob { job, device, backbone, adapter, spec, snapshot } in begin {
+            self.jobs.insert(job, InProgress { device, brought: None });
             let begun = move |result| TrainerMessage::Begun { order, job, result };
+            let engine = engines.of(device);
             let _ = engine.start(job, backbone, adapter, spec, snapshot, told(me, begun));
         }
-        if !self.jobs.is_empty() {
-            let advanced = |&job: &u64| {
+        // The jobs of a device take their steps together.
+        for device in 0..engines.count() {
+            let own = self.jobs.iter().filter(|(_, running)| running.device == device);
+            let advanced = |(&job, _): (&u64, &InProgress)| {
                 let advanced = move |result| TrainerMessage::Advanced { order, job, result };
                 (job, told(me, advanced))
             };
-            let _ = engine.advance_together(self.jobs.keys().map(advanced).collect(), steps);
+            let own: Vec<_> = own.map(advanced).collect();
+            if !own.is_empty() {
+                let _ = engines.of(device).advance_together(own, steps);
+            }
         }
         self.report()
     }
@@ -161,8 +177,8 @@ impl TrainerState {
     fn begun(&mut self, job: u64, result: Result<()>) -> Result<(), ActorProcessingErr> {
         match (result, self.jobs.get_mut(&job)) {
             (Err(ModelError::EngineStopped), _) => self.engine_lost(),
-            (Err(error), Some(slot)) => {
-                slot.get_or_insert(Err(error.to_string()));
+            (Err(error), Some(running)) => {
+                running.brought.get_or_insert(Err(error.to_string()));
                 Ok(())
             }
             _ => Ok(()),
@@ -173,10 +189,10 @@ impl TrainerState {
         if let Err(ModelError::EngineStopped) = result {
             return self.engine_lost();
         }
-        if let Some(slot) = self.jobs.get_mut(&job)
-            && !matches!(slot, Some(Err(_)))
+        if let Some(running) = self.jobs.get_mut(&job)
+            && !matches!(running.brought, Some(Err(_)))
         {
-            *slot = Some(result.map_err(|error| error.to_string()));
+            running.brought = Some(result.map_err(|error| error.to_string()));
         }
         self.report()
     }
@@ -190,14 +206,14 @@ impl TrainerState {
 
     /// Tells the conductor once every job has an answer.
     fn report(&mut self) -> Result<(), ActorProcessingErr> {
-        if self.jobs.values().any(Option::is_none) {
+        if self.jobs.values().any(|running| running.brought.is_none()) {
             return Ok(());
         }
         let mut reports = Vec::new();
-        for (job, slot) in std::mem::take(&mut self.jobs) {
-            let Some(advance) = slot else { continue };
+        for (job, InProgress { device, brought }) in std::mem::take(&mut self.jobs) {
+            let Some(advance) = brought else { continue };
             if matches!(&advance, Ok(Advance { finished: None, .. })) {
-                self.jobs.insert(job, None);
+                self.jobs.insert(job, InProgress { device, brought: None });
             }
             reports.push(JobReport { job, advance });
         }

@@ -233,7 +233,12 @@ fn the_cache_keeps_to_its_budget_and_a_text_that_can_never_fit_is_refused() {
 }
 
 fn of_one_token(backbone: &Backbone) -> u64 {
-    crate::engine::memory::of_cache(backbone.network.architecture(), 1, 1)
+    crate::engine::memory::of_cache(
+        backbone.network.architecture(),
+        crate::backbone::Precision::F32,
+        1,
+        1,
+    )
 }
 
 #[test]

@@ -127,7 +127,8 @@ impl Stage {
         let Some(model) = self.members.get(agent).and_then(Member::model) else { return };
         let (backbone, adapter) = (Arc::clone(&model.backbone), Arc::clone(&model.adapter));
         let (examples, steps) = (spec.lesson.len(), spec.steps);
-        let begun = NewJob { job, backbone, adapter: Arc::clone(&adapter), spec, snapshot: None };
+        let (device, from, snapshot) = (model.device, Arc::clone(&adapter), None);
+        let begun = NewJob { job, device, backbone, adapter: from, spec, snapshot };
         self.begin.push(begun.clone());
         let running = Running {
             agent: agent.clone(),

@@ -209,6 +209,7 @@ impl Stage {
             let support = task.support().ok_or_else(missing)?;
             let begun = NewJob {
                 job,
+                device: model.device,
                 backbone: Arc::clone(&model.backbone),
                 adapter: Arc::clone(&model.adapter),
                 spec: snapshot.spec(&judge(support)),

@@ -1,0 +1,90 @@
+//! The engines of a run, one for each device.
+//!
+//! To the society they are one part: where one of them ends, all are started anew, and what any of them was
+//! doing is asked again. Who has which is told by [`crate::placement`].
+
+use std::sync::Arc;
+
+use agents::engine::Engine;
+use agents::engine::meter::{Clock, Usage};
+use agents::engine::queue::{EngineHandle, Key};
+use agents::engine::schedule::Limits;
+use agents::error::Result;
+
+/// Running engines; dropping them ends their threads.
+#[derive(Debug)]
+pub struct Engines(Vec<Engine>);
+
+impl Engines {
+    /// Starts one with each of the limits.
+    ///
+    /// # Errors
+    /// When the system refuses another thread.
+    pub fn start(limits: &[Limits], clock: Clock) -> Result<Self> {
+        let start = |limits: &Limits| Engine::start_with(*limits, clock);
+        limits.iter().map(start).collect::<Result<_>>().map(Self)
+    }
+
+    /// Puts a new thread in the place of each.
+    ///
+    /// # Errors
+    /// When the system refuses another thread.
+    pub fn restart(&mut self) -> Result<()> {
+        for engine in &mut self.0 {
+            // One that still works ends after its present step; one that hangs is left behind.
+            let _ = engine.handle().lose();
+            engine.restart()?;
+        }
+        Ok(())
+    }
+
+    /// Handles to send requests with.
+    #[must_use]
+    pub fn handles(&self) -> EngineHandles {
+        EngineHandles(self.0.iter().map(Engine::handle).collect())
+    }
+}
+
+/// Sends requests to engines. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EngineHandles(Arc<[EngineHandle]>);
+
+impl EngineHandles {
+    /// The engine of a device, by its place in the list.
+    ///
+    /// # Panics
+    /// Where there is no such device.
+    #[must_use]
+    pub fn of(&self, device: usize) -> &EngineHandle {
+        &self.0[device]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Announces requests to all of them: what was asked of any under an earlier number is dropped.
+    ///
+    /// # Errors
+    /// When one has ended or its queue is full.
+    pub fn expect(&self, keys: &[Key]) -> Result<()> {
+        self.0.iter().try_for_each(|engine| engine.expect(keys.to_vec()))
+    }
+
+    /// Ends their threads as a crash would.
+    pub fn lose(&self) {
+        for engine in self.0.iter() {
+            // One that is gone already is lost as ordered.
+            let _ = engine.lose();
+        }
+    }
+
+    /// What they have done so far, together.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let all = self.0.iter().map(EngineHandle::usage);
+        all.reduce(|one, other| one.beside(&other)).unwrap_or_default()
+    }
+}
