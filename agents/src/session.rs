@@ -30,7 +30,7 @@ use self::turn::Turns;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
-use crate::gpu::{self, Changes};
+use crate::gpu::Changes;
 use crate::kernel;
 
 /// Rows of a pass on a GPU where nobody says how many sequences there will be.
@@ -98,7 +98,6 @@ pub struct Session {
     /// of one shape are computed in one way, so nobody notices who else is there. None for one sequence at a
     /// time.
     tile: Option<usize>,
-    pages: gpu::paged::Shape,
     /// What the adapters of the last such pass changed.
     changes: Option<Changes>,
 }
@@ -125,7 +124,6 @@ impl Session {
             direct: listed.is_ok(),
             parameters: architecture.parameters(),
             tile: (!backbone.network.device().is_cpu()).then_some(TILE),
-            pages: gpu::paged::Shape::of(architecture),
             changes: None,
             backbone,
         })
@@ -225,10 +223,7 @@ impl Session {
     /// Bytes of keys and values that a text of so many tokens takes.
     #[must_use]
     pub fn bytes(&self, tokens: usize) -> usize {
-        if self.direct {
-            return tokens.div_ceil(cache::BLOCK) * self.shape.bytes();
-        }
-        tokens.div_ceil(gpu::paged::PAGE) * gpu::paged::PAGE * self.bytes_per_token()
+        tokens.div_ceil(cache::BLOCK) * cache::BLOCK * self.bytes_per_token()
     }
 
     fn check(&self, parts: &[Part<'_>]) -> Result<()> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, LaunchArgs};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaStream, LaunchArgs, LaunchConfig,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::{
     CompileError, CompileOptions, compile_ptx_with_opts,
 };
@@ -39,6 +41,15 @@ impl Shape {
         };
         let sizes = self.sizes.iter().map(|(name, size)| format!("-D{name}={size}"));
         Ok(std::iter::once(format!("-DNUMBER_{number}")).chain(sizes).collect())
+    }
+}
+
+/// So many blocks, in three directions, of so many threads.
+pub(super) fn grid([x, y, z]: [usize; 3], threads: usize) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (x as u32, y as u32, z as u32),
+        block_dim: (threads as u32, 1, 1),
+        shared_mem_bytes: 0,
     }
 }
 

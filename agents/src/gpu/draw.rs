@@ -4,11 +4,11 @@
 #![expect(unsafe_code, reason = "a kernel is given addresses; the launch says why it may")]
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
 use candle_core::{DType, Device, Result, Tensor, builder_arg};
 
 use super::Ask;
-use super::compile::{self, Source};
+use super::compile::{self, Source, grid};
 use super::memory::with;
 
 pub(super) const SOURCE: Source = Source { name: "draw", text: include_str!("draw.cu") };
@@ -38,13 +38,8 @@ pub(crate) fn draw(logits: &Tensor, asks: &[Ask]) -> Result<Vec<u32>> {
         launch.arg(&logits);
         builder_arg!(launch, vocabulary as i32);
         launch.arg(&asks).arg(&tokens);
-        let grid = LaunchConfig {
-            grid_dim: (rows as u32, 1, 1),
-            block_dim: (THREADS as u32, 1, 1),
-            shared_mem_bytes: 0,
-        };
         // SAFETY: there are as many asks and tokens as rows, and a row has `vocabulary` logits.
-        unsafe { launch.launch(grid) }.w().map(drop)
+        unsafe { launch.launch(grid([rows, 1, 1], THREADS)) }.w().map(drop)
     })?;
     device.clone_dtoh(&tokens)
 }

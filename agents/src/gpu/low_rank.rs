@@ -7,15 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, DeviceRepr, LaunchConfig, PushKernelArg,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, builder_arg};
-use half::{bf16, f16};
 
-use super::compile::{self, Source};
-use super::memory::{address, with};
+use super::compile::{self, Source, grid};
+use super::memory::{address, by_dtype, with};
 use crate::adapter::Adapter;
 use crate::adapter::update::Update;
 use crate::backbone::names::Module;
@@ -142,12 +139,7 @@ impl Changes {
     ) -> Result<Tensor> {
         let Some(&map) = self.maps.get(&(layer, module)) else { return Ok(y) };
         let (x, y) = (x.contiguous()?, y.contiguous()?);
-        match y.dtype() {
-            DType::F32 => self.apply_as::<f32>(map, &x, &y, bias)?,
-            DType::BF16 => self.apply_as::<bf16>(map, &x, &y, bias)?,
-            DType::F16 => self.apply_as::<f16>(map, &x, &y, bias)?,
-            other => candle_core::bail!("no adapters for activations in {}", other.as_str()),
-        }
+        by_dtype!(y.dtype(), T => self.apply_as::<T>(map, &x, &y, bias))?;
         Ok(y)
     }
 
@@ -185,7 +177,7 @@ impl Changes {
                 // SAFETY: each address is of a tensor that `change` has measured, of this map's sizes, and
                 // that an owner holds, whom this list keeps alive; the narrow products have room for the
                 // largest rank.
-                unsafe { launch.launch(grid(rows, 1, SHRINKING)) }.w().map(drop)
+                unsafe { launch.launch(grid([rows, 1, 1], SHRINKING)) }.w().map(drop)
             })?;
         }
         let expand = compile::kernel(&self.device, SOURCE, &shape, "expand")?;
@@ -197,18 +189,10 @@ impl Changes {
             builder_arg!(launch, map.rank as i32);
             launch.arg(&narrow);
             builder_arg!(launch, bias);
-            let all = grid(rows, out.div_ceil(EXPANDING), EXPANDING);
+            let all = grid([rows, out.div_ceil(EXPANDING), 1], EXPANDING);
             // SAFETY: as above, and nobody else has `y`, whose kernel came before on the same stream.
             unsafe { launch.launch(all) }.w().map(drop)
         })
-    }
-}
-
-fn grid(x: usize, y: usize, threads: usize) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (x as u32, y as u32, 1),
-        block_dim: (threads as u32, 1, 1),
-        shared_mem_bytes: 0,
     }
 }
 

@@ -5,6 +5,28 @@ use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Result, Shape, Storage, Tensor};
 
+/// Does the same with whichever type a network's numbers have.
+macro_rules! by_dtype {
+    ($dtype:expr, $number:ident => $work:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $number = f32;
+                $work
+            }
+            candle_core::DType::BF16 => {
+                type $number = half::bf16;
+                $work
+            }
+            candle_core::DType::F16 => {
+                type $number = half::f16;
+                $work
+            }
+            other => candle_core::bail!("no kernels for {}", other.as_str()),
+        }
+    };
+}
+pub(super) use by_dtype;
+
 fn elsewhere() -> candle_core::Error {
     candle_core::Error::Msg("a tensor is strided or not on the GPU".to_owned())
 }

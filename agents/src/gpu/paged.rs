@@ -22,7 +22,8 @@ pub(crate) struct Shape {
     layers: usize,
     heads: usize,
     key_heads: usize,
-    width: usize,
+    /// Of a head.
+    pub(crate) width: usize,
 }
 
 impl Shape {
@@ -41,7 +42,7 @@ impl Shape {
     }
 
     /// Where a head's keys (0) or values (1) of a layer begin.
-    fn at(self, layer: usize, which: usize, head: usize) -> usize {
+    pub(crate) fn at(self, layer: usize, which: usize, head: usize) -> usize {
         ((layer * 2 + which) * self.key_heads + head) * PAGE * self.width
     }
 

@@ -126,7 +126,7 @@ impl Session {
     fn begin_apart(&mut self, parts: &[Part<'_>], part: usize) -> Result<()> {
         let Some(adapter) = self.adapter_of(parts, part).cloned() else { return Ok(()) };
         let backbone = Arc::clone(&self.backbone);
-        let (shape, embedding) = (self.pages, &backbone.network.outer().embedding);
+        let (shape, embedding) = (self.shape, &backbone.network.outer().embedding);
         let Some(pages) = self.pages_of(parts, part) else { return Ok(()) };
         let Some([first, _]) = adapter.prefix(0).filter(|_| pages.length == 0) else {
             return Ok(());
@@ -150,7 +150,7 @@ impl Session {
     fn pass_apart(&mut self, parts: &[Part<'_>], rows: &[Row], logits: &mut Logits) -> Result<()> {
         let backbone = Arc::clone(&self.backbone);
         let network = &backbone.network;
-        let (shape, device) = (self.pages, network.device());
+        let (shape, device) = (self.shape, network.device());
         let count = self.tile.unwrap_or(rows.len());
         let mut sequences = Vec::new();
         let mut places = Vec::with_capacity(count);

@@ -2,43 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::backbone::Architecture;
+pub(super) use crate::gpu::paged::{PAGE as BLOCK, Shape};
 use crate::kernel::Board;
-
-/// Tokens of a block.
-pub(super) const BLOCK: usize = 32;
-
-/// How keys and values lie in a block: `[layers, keys and values, heads, BLOCK, width]`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    layers: usize,
-    heads: usize,
-    width: usize,
-}
-
-impl Shape {
-    pub(super) fn of(architecture: &Architecture) -> Self {
-        Self {
-            layers: architecture.depth(),
-            heads: architecture.key_heads,
-            width: architecture.head_width,
-        }
-    }
-
-    fn numbers(self) -> usize {
-        self.layers * 2 * self.heads * BLOCK * self.width
-    }
-
-    /// Bytes of a block.
-    pub(super) fn bytes(self) -> usize {
-        self.numbers() * size_of::<f32>()
-    }
-
-    /// Where a head's keys (0) or values (1) of a layer begin.
-    pub(super) fn at(self, layer: usize, which: usize, head: usize) -> usize {
-        ((layer * 2 + which) * self.heads + head) * BLOCK * self.width
-    }
-}
 
 /// What a sequence has read.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use candle_core::{DType, Device, Tensor};
 
 use crate::backbone::architecture::{Architecture, LayerShape};
+use crate::backbone::rope::Rope;
 use crate::backbone::rows::{Span, Tokens};
 use crate::error::{ModelError, Result};
 
@@ -40,20 +41,8 @@ impl Places {
         let even = tokens.is_even();
         let spans = if even { &tokens.spans()[..1] } else { tokens.spans() };
         let positions: Vec<u32> = tokens.positions(spans, seen).map(|at| at as u32).collect();
-        let rotations = architecture
-            .ropes
-            .iter()
-            .map(|rope| {
-                let head = architecture.head_width;
-                let [cos, sin] = rope.tables(head, &positions, device)?;
-                let shape = (spans.len(), width, head / 2);
-                let shaped = |table: Tensor| -> Result<Tensor> {
-                    let table = table.to_dtype(dtype)?;
-                    Ok(if even { table } else { table.reshape(shape)? })
-                };
-                Ok([shaped(cos)?, shaped(sin)?])
-            })
-            .collect::<Result<_>>()?;
+        let shape = (!even).then_some([spans.len(), width]);
+        let rotations = rotations(architecture, &positions, shape, dtype, device)?;
         let mut masks = BTreeMap::new();
         for layer in &architecture.layers {
             if let Entry::Vacant(free) = masks.entry(layer.window) {
@@ -72,15 +61,9 @@ impl Places {
         device: &Device,
     ) -> Result<Self> {
         check(architecture, positions.iter().max().map_or(0, |&last| last as usize + 1))?;
-        let head = architecture.head_width;
-        let shaped = |table: Tensor| -> Result<Tensor> {
-            Ok(table.to_dtype(dtype)?.reshape((positions.len(), 1, head / 2))?)
-        };
-        let rotations = architecture.ropes.iter().map(|rope| {
-            let [cos, sin] = rope.tables(head, positions, device)?;
-            Ok([shaped(cos)?, shaped(sin)?])
-        });
-        Ok(Self { rotations: rotations.collect::<Result<_>>()?, masks: BTreeMap::new() })
+        let shape = Some([positions.len(), 1]);
+        let rotations = rotations(architecture, positions, shape, dtype, device)?;
+        Ok(Self { rotations, masks: BTreeMap::new() })
     }
 
     pub(super) fn rotation(&self, shape: LayerShape) -> Option<&[Tensor; 2]> {
@@ -90,6 +73,30 @@ impl Places {
     pub(super) fn mask(&self, shape: LayerShape) -> Option<&Tensor> {
         self.masks.get(&shape.window).and_then(Option::as_ref)
     }
+}
+
+/// Cosines and sines of every rotary embedding at these positions, `[positions, half a head]`, or
+/// `[rows, columns, half a head]` where rows sit at different ones.
+fn rotations(
+    architecture: &Architecture,
+    positions: &[u32],
+    rows: Option<[usize; 2]>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Vec<[Tensor; 2]>> {
+    let head = architecture.head_width;
+    let shaped = |table: Tensor| -> Result<Tensor> {
+        let table = table.to_dtype(dtype)?;
+        Ok(match rows {
+            Some([rows, columns]) => table.reshape((rows, columns, head / 2))?,
+            None => table,
+        })
+    };
+    let of = |rope: &Rope| -> Result<[Tensor; 2]> {
+        let [cos, sin] = rope.tables(head, positions, device)?;
+        Ok([shaped(cos)?, shaped(sin)?])
+    };
+    architecture.ropes.iter().map(of).collect()
 }
 
 /// Who may look at whom.

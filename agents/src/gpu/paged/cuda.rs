@@ -2,16 +2,13 @@
 
 #![expect(unsafe_code, reason = "kernels are given addresses; each launch says why it may")]
 
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, DeviceRepr, LaunchConfig, PushKernelArg,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, DType, Result, Tensor, builder_arg};
-use half::{bf16, f16};
 
 use super::{PAGE, Page, Place, Shape};
-use crate::gpu::compile::{self, Source};
-use crate::gpu::memory::{address, with, wrap};
+use crate::gpu::compile::{self, Source, grid};
+use crate::gpu::memory::{address, by_dtype, with, wrap};
 
 pub(in crate::gpu) const SOURCE: Source =
     Source { name: "paged", text: include_str!("../paged.cu") };
@@ -43,14 +40,6 @@ pub(in crate::gpu) fn shapes_of_tests() -> Vec<compile::Shape> {
         [shape(64, 9, 3), shape(16, 4, 4), shape(80, 8, 1), shape(128, 32, 8), shape(256, 8, 4)];
     let numbers = [DType::F32, DType::BF16, DType::F16];
     numbers.into_iter().flat_map(|n| shapes.map(|shape| compiled_for(shape, n))).collect()
-}
-
-fn grid(x: usize, y: usize, z: usize, threads: usize) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (x as u32, y as u32, z as u32),
-        block_dim: (threads as u32, 1, 1),
-        shared_mem_bytes: 0,
-    }
 }
 
 /// Where the pages of every row are, on the device.
@@ -101,12 +90,7 @@ impl Table {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<()> {
-        match keys.dtype() {
-            DType::F32 => self.keep_as::<f32>(shape, layer, keys, values),
-            DType::BF16 => self.keep_as::<bf16>(shape, layer, keys, values),
-            DType::F16 => self.keep_as::<f16>(shape, layer, keys, values),
-            other => candle_core::bail!("no pages are kept in {}", other.as_str()),
-        }
+        by_dtype!(keys.dtype(), T => self.keep_as::<T>(shape, layer, keys, values))
     }
 
     fn keep_as<T: CudaDType + DeviceRepr>(
@@ -127,9 +111,11 @@ impl Table {
                 // SAFETY: keys and values have the shape that the kernel was compiled for; `Paged::new` saw
                 // that every row lies within the pages of its sequence, which `Paged` keeps alive, and
                 // whoever made it that no other sequence reads that place meanwhile.
-                unsafe { launch.launch(grid(self.rows, shape.key_heads, 1, shape.width.min(256))) }
-                    .w()
-                    .map(drop)
+                unsafe {
+                    launch.launch(grid([self.rows, shape.key_heads, 1], shape.width.min(256)))
+                }
+                .w()
+                .map(drop)
             })
         })
     }
@@ -142,12 +128,7 @@ impl Table {
         window: Option<usize>,
         scale: f32,
     ) -> Result<Tensor> {
-        match queries.dtype() {
-            DType::F32 => self.attend_as::<f32>(shape, layer, queries, window, scale),
-            DType::BF16 => self.attend_as::<bf16>(shape, layer, queries, window, scale),
-            DType::F16 => self.attend_as::<f16>(shape, layer, queries, window, scale),
-            other => candle_core::bail!("no pages are kept in {}", other.as_str()),
-        }
+        by_dtype!(queries.dtype(), T => self.attend_as::<T>(shape, layer, queries, window, scale))
     }
 
     fn attend_as<T: CudaDType + DeviceRepr>(
@@ -173,7 +154,7 @@ impl Table {
             launch.arg(&queries).arg(&self.pages).arg(&self.first).arg(&self.positions);
             builder_arg!(launch, layer as i32, window.unwrap_or(0) as i32, scale);
             launch.arg(&mixed).arg(&partial);
-            let all = grid(self.rows, shape.key_heads * parts, self.spans, THREADS);
+            let all = grid([self.rows, shape.key_heads * parts, self.spans], THREADS);
             // SAFETY: queries, result and spans have the shapes that the kernel was compiled for, and every
             // position up to a row's own lies in pages that `Paged` keeps alive and `keep` has written.
             unsafe { launch.launch(all) }.w().map(drop)
@@ -185,7 +166,8 @@ impl Table {
             builder_arg!(launch, self.spans as i32);
             launch.arg(&mixed);
             // SAFETY: `attend` has written what the spans gave, on the same stream.
-            unsafe { launch.launch(grid(self.rows, shape.heads, 1, shape.width.min(256))) }.w()?;
+            unsafe { launch.launch(grid([self.rows, shape.heads, 1], shape.width.min(256))) }
+                .w()?;
         }
         Ok(wrap(mixed, queries.shape(), &self.device))
     }
