@@ -10,6 +10,7 @@ mod eight;
 mod kept;
 mod lanes;
 mod matrix;
+mod narrow;
 mod rounded;
 mod row;
 mod team;

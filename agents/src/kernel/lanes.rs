@@ -50,6 +50,26 @@ pub(super) trait Lanes: Copy {
         }
         sums
     }
+
+    /// Sixteen rows of eight numbers at `at`, turned: the first numbers of all rows, and so on.
+    ///
+    /// # Safety
+    /// `at` must be good for 128 numbers.
+    #[inline(always)]
+    unsafe fn columns(at: *const f32) -> [Self; 8] {
+        // SAFETY: 16·8 numbers lie at `at`; `turned` holds as many.
+        unsafe {
+            let mut turned = [0.0; 128];
+            for (i, number) in turned.iter_mut().enumerate() {
+                *number = at.add(i % 16 * 8 + i / 16).read();
+            }
+            let mut columns = [Self::splat(0.0); 8];
+            for (i, column) in columns.iter_mut().enumerate() {
+                *column = Self::load(turned.as_ptr().add(16 * i));
+            }
+            columns
+        }
+    }
 }
 
 /// What every processor can do; compilers make it as wide as they may.

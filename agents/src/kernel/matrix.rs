@@ -13,10 +13,10 @@ use half::{bf16, f16};
 
 use super::eight::{self, BLOCK_BYTES};
 use super::kept::{Brain, Half, Plain};
-use super::lanes::{Lanes, from_f16};
+use super::lanes::from_f16;
 use super::rounded::{BLOCK, Rounded, Rows};
 use super::tile::{LINE, Product};
-use super::{Board, Task, dispatch, dispatch_integers, prefetch, prefetch_near, tile};
+use super::{Board, dispatch, dispatch_integers, prefetch, prefetch_near, tile};
 
 /// Numbers as they are kept in memory.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub(crate) enum Numbers<'a> {
 /// A matrix `[rows, width]` in row-major order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a> {
-    numbers: Numbers<'a>,
+    pub(super) numbers: Numbers<'a>,
     rows: usize,
     width: usize,
     /// Rows of the same matrix that follow in memory.
@@ -136,7 +136,7 @@ impl<'a> Matrix<'a> {
         assert!(target.count >= (count - 1) * target.stride + self.rows);
         let input = tile::Input { x, stride, count };
         let (rows, width, after) = (self.rows, self.width, self.after);
-        let Scratch { expanded: scratch, eight } = scratch;
+        let Scratch { expanded: scratch, eight, .. } = scratch;
         match self.numbers {
             Numbers::F32(all) => {
                 dispatch(Product { rows, width, after, kept: Plain(all), input, scratch, target });
@@ -162,17 +162,6 @@ impl<'a> Matrix<'a> {
             }
         }
     }
-
-    /// Adds the products of rows of eight f32 numbers with `u` to `out`; false, and nothing done, where
-    /// this matrix is none of that kind.
-    pub(crate) fn add_narrow_product(&self, u: &[f32], out: &mut [f32]) -> bool {
-        let Numbers::F32(all) = self.numbers else { return false };
-        if self.width != 8 || u.len() != 8 || out.len() != self.rows {
-            return false;
-        }
-        dispatch(Narrow { all, u, out });
-        true
-    }
 }
 
 fn bytes<T>(all: &[T]) -> Range<*const u8> {
@@ -192,26 +181,21 @@ pub(crate) struct Input<'a> {
     pub(crate) rounded: Option<Rows<'a>>,
 }
 
-impl<'a> Input<'a> {
-    /// One row.
-    pub(crate) fn one(x: &'a [f32]) -> Self {
-        Self { x, stride: x.len(), count: 1, rounded: None }
-    }
-}
-
 /// Memory of one thread, which products use as they like.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Rows of the matrix in f32.
     expanded: Vec<f32>,
     eight: eight::Scratch,
+    /// Products that are added to others.
+    pub(super) wide: Vec<f32>,
 }
 
 /// Where products go: one row of numbers for each row that was multiplied, `stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(super) at: *mut f32,
-    count: usize,
+    pub(super) count: usize,
     pub(super) stride: usize,
     lifetime: PhantomData<&'a mut f32>,
 }
@@ -229,39 +213,5 @@ impl<'a> Target<'a> {
     pub(crate) unsafe fn on(board: &'a Board, start: usize, stride: usize) -> Self {
         let (at, count) = board.cells(start);
         Self { at, count, stride, lifetime: PhantomData }
-    }
-}
-
-/// Rows of eight numbers.
-struct Narrow<'a> {
-    all: &'a [f32],
-    u: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Task for Narrow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let mut twice = [0.0; 16];
-        twice[..8].copy_from_slice(self.u);
-        twice[8..].copy_from_slice(self.u);
-        let mut out = self.out.chunks_exact_mut(16);
-        let mut rows = self.all.chunks_exact(128);
-        for (out, rows) in out.by_ref().zip(rows.by_ref()) {
-            // SAFETY: sixteen rows of eight numbers are 128, and `twice` and `out` hold sixteen.
-            unsafe {
-                let products = L::eights(rows.as_ptr(), L::load(twice.as_ptr()));
-                let at = out.as_mut_ptr();
-                L::load(at).add(L::load(products.as_ptr())).store(at);
-            }
-        }
-        for (out, row) in out.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(8)) {
-            let mut last = [0.0; 128];
-            last[..8].copy_from_slice(row);
-            // SAFETY: `last` holds 128 numbers, and `twice` sixteen.
-            *out += unsafe { L::eights(last.as_ptr(), L::load(twice.as_ptr())) }[0];
-        }
     }
 }

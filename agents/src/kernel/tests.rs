@@ -155,18 +155,35 @@ fn every_width_of_instructions_multiplies_integers_alike() {
 }
 
 #[test]
-fn narrow_products_are_added() {
-    let (w, u) = (numbers(8 * 37, 3), numbers(8, 4));
-    let matrix = Matrix::new(Numbers::F32(&w), 37, 8).unwrap();
-    let mut out = vec![0.5; 37];
-    assert!(matrix.add_narrow_product(&u, &mut out));
-    for (found, exact) in out.iter().zip(exact(&w, &u, 1, 8)) {
-        assert!((f64::from(*found) - 0.5 - exact).abs() < 1e-5);
-    }
-    for first in [1, 5, 20] {
-        let mut part = vec![0.5; 37 - first];
-        assert!(matrix.part(first..37).add_narrow_product(&u, &mut part));
-        assert_eq!(part, out[first..]);
+fn narrow_products_are_added_to_one_row_as_to_many() {
+    for (width, count) in [(8, 7), (4, 5), (16, 6), (40, 9), (3, 4)] {
+        let (w, u) = (numbers(37 * width, 3), numbers(count * width, 4));
+        let outer = numbers(37, 5);
+        let matrix = Matrix::new(Numbers::F32(&w), 37, width).unwrap();
+        let added = |matrix: Matrix<'_>, outer: Option<&[f32]>, u: &[f32]| {
+            let mut out = vec![0.5; u.len() / width * matrix.rows()];
+            let input = Input { x: u, stride: width, count: u.len() / width, rounded: None };
+            let target = Target::new(&mut out, matrix.rows());
+            matrix.add_product(input, outer, &mut Scratch::default(), target);
+            out
+        };
+        for outer in [None, Some(outer.as_slice())] {
+            let all = added(matrix, outer, &u);
+            for (i, (found, exact)) in all.iter().zip(exact(&w, &u, count, width)).enumerate() {
+                let factor = outer.map_or(1.0, |outer| f64::from(outer[i % 37]));
+                assert!((f64::from(*found) - 0.5 - exact * factor).abs() < 1e-5);
+            }
+            for rows in 1..count {
+                assert_eq!(added(matrix, outer, &u[..rows * width]), all[..rows * 37]);
+            }
+            for first in [1, 5, 20] {
+                let part = matrix.part(first..37);
+                let found = added(part, outer.map(|outer| &outer[first..]), &u[..3 * width]);
+                for (found, all) in found.chunks(37 - first).zip(all.chunks(37)) {
+                    assert_eq!(found, &all[first..]);
+                }
+            }
+        }
     }
 }
 
@@ -190,6 +207,11 @@ impl Task for Sum<'_> {
             let mut found = L::sums(all).to_vec();
             found.extend(all.iter().map(|lanes| lanes.sum()));
             found.extend(L::eights(at, all[1]));
+            for column in L::columns(at) {
+                let mut turned = [0.0; 16];
+                column.store(turned.as_mut_ptr());
+                found.extend(turned);
+            }
             found
         }
     }

@@ -122,6 +122,34 @@ impl Lanes for Wide {
             from_halves(products)
         }
     }
+
+    #[inline(always)]
+    unsafe fn columns(at: *const f32) -> [Self; 8] {
+        // SAFETY: see above; 128 numbers lie at `at`.
+        unsafe {
+            // Four rows: number j of row i goes to place 4j + i, the first four of each row and the others.
+            let first = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27);
+            let others = _mm512_add_epi32(first, _mm512_set1_epi32(4));
+            let mut fours = [[_mm512_setzero_ps(); 2]; 4];
+            for (i, four) in fours.iter_mut().enumerate() {
+                let (a, b) =
+                    (_mm512_loadu_ps(at.add(32 * i)), _mm512_loadu_ps(at.add(32 * i + 16)));
+                *four = [_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, others, b)];
+            }
+            let mut columns = [Self(_mm512_setzero_ps()); 8];
+            for (half, columns) in columns.chunks_exact_mut(4).enumerate() {
+                let low = _mm512_shuffle_f32x4::<0x44>(fours[0][half], fours[1][half]);
+                let high = _mm512_shuffle_f32x4::<0xEE>(fours[0][half], fours[1][half]);
+                let low_after = _mm512_shuffle_f32x4::<0x44>(fours[2][half], fours[3][half]);
+                let high_after = _mm512_shuffle_f32x4::<0xEE>(fours[2][half], fours[3][half]);
+                columns[0].0 = _mm512_shuffle_f32x4::<0x88>(low, low_after);
+                columns[1].0 = _mm512_shuffle_f32x4::<0xDD>(low, low_after);
+                columns[2].0 = _mm512_shuffle_f32x4::<0x88>(high, high_after);
+                columns[3].0 = _mm512_shuffle_f32x4::<0xDD>(high, high_after);
+            }
+            columns
+        }
+    }
 }
 
 /// The sums of sixteen rows of eight numbers, two rows a vector, in the order of [`Lanes::sum`].

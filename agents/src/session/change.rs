@@ -1,4 +1,5 @@
-//! What adapters change in a step, row by row: low-rank updates and scales around shared products.
+//! What adapters change in a step, for rows that share one: low-rank updates and scales around shared
+//! products.
 
 use std::ops::Range;
 
@@ -96,35 +97,42 @@ fn change<'a, 'g>(update: &'a Update, supply: &mut impl Supply<'a, 'g>) -> Resul
 }
 
 impl LowRank<'_> {
-    /// What [`Self::widen`] reads for these outputs.
+    /// What [`Self::widen`] multiplies with for these outputs.
     pub(super) fn widening(&self, outputs: Range<usize>) -> Matrix<'_> {
         self.b.part(outputs)
     }
 
-    /// The narrow product `scale · inner ∘ A·x` of a row.
-    pub(super) fn narrow(&self, x: &[f32], scratch: &mut Scratch, out: &mut [f32]) {
+    /// The narrow products `scale · inner ∘ A·x` of rows, each `stride` after the one before.
+    pub(super) fn narrow(
+        &self,
+        x: Input<'_>,
+        scratch: &mut Scratch,
+        (out, stride): (&mut [f32], usize),
+    ) {
         let rank = self.a.rows();
-        self.a.product(Input::one(x), scratch, Target::new(out, rank));
-        out[..rank].iter_mut().for_each(|u| *u *= self.scale);
-        if let Some(inner) = &self.inner {
-            out.iter_mut().zip(inner.iter()).for_each(|(u, inner)| *u *= inner);
+        self.a.product(x, scratch, Target::new(out, stride));
+        for out in out.chunks_mut(stride) {
+            out[..rank].iter_mut().for_each(|u| *u *= self.scale);
+            if let Some(inner) = &self.inner {
+                out.iter_mut().zip(inner.iter()).for_each(|(u, inner)| *u *= inner);
+            }
         }
     }
 
-    /// Adds what the narrow product gives to some outputs, from output `start` on.
-    pub(super) fn widen(&self, narrow: &[f32], start: usize, outputs: &mut [f32], own: &mut Own) {
-        let b = self.b.part(start..start + outputs.len());
-        let u = &narrow[..self.b.width()];
-        if self.outer.is_some() || !b.add_narrow_product(u, outputs) {
-            let Own { scratch, wide, .. } = own;
-            wide.clear();
-            wide.resize(outputs.len(), 0.0);
-            b.product(Input::one(u), scratch, Target::new(wide, outputs.len()));
-            if let Some(outer) = &self.outer {
-                wide.iter_mut().zip(&outer[start..]).for_each(|(x, outer)| *x *= outer);
-            }
-            outputs.iter_mut().zip(wide.iter()).for_each(|(y, x)| *y += x);
-        }
+    /// Adds what narrow products give to these outputs of their rows.
+    pub(super) fn widen(
+        &self,
+        narrow: Input<'_>,
+        outputs: Range<usize>,
+        scratch: &mut Scratch,
+        target: Target<'_>,
+    ) {
+        let outer = self.outer.as_ref().map(|outer| &outer[outputs.clone()]);
+        self.widening(outputs).add_product(narrow, outer, scratch, target);
+    }
+
+    /// What is left to do with outputs of a row, from output `start` on, once all was added.
+    pub(super) fn stretch(&self, start: usize, outputs: &mut [f32]) {
         if let Some(stretch) = &self.stretch {
             outputs.iter_mut().zip(&stretch[start..]).for_each(|(y, stretch)| *y *= stretch);
         }

@@ -18,7 +18,7 @@ use super::plan::{Layer, Map, Plan, Weights};
 use super::turn::Turns;
 use crate::backbone::Architecture;
 use crate::backbone::names::{Module, Place};
-use crate::kernel::{BLOCK, Board, Member, Rounded, normalize};
+use crate::kernel::{self, BLOCK, Board, Member, Rounded, normalize};
 
 /// What a row of a pass reads.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,8 @@ pub(super) struct Run {
     pub(super) weights: usize,
     /// Their logits.
     pub(super) wanted: Range<usize>,
+    /// The same rows, cut where the adapter changes.
+    pub(super) shared: Vec<Range<usize>>,
 }
 
 /// What is given to a pass.
@@ -60,7 +62,13 @@ pub(super) struct Given<'a> {
     pub(super) sequences: Vec<&'a [Arc<Board>]>,
     pub(super) turns: &'a Turns,
     pub(super) shape: Shape,
+    /// How many threads will work on it.
+    pub(super) members: usize,
 }
+
+/// Rows of one adapter that are multiplied with its first matrices together, at most: those that a product
+/// computes together.
+const TOGETHER: usize = 4;
 
 /// Maps that read the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +114,8 @@ pub(super) struct Pass<'a> {
     /// What maps in 8 bits read, rounded: normed, mixed and inner activations, and the heads.
     rounded: [Option<Rounded>; 3],
     rounded_heads: Option<Rounded>,
+    /// All rows; neighbours of one adapter a few together, so that every member has some.
+    groups: Vec<Range<usize>>,
     /// Whether an adapter scales inputs anywhere.
     scales: bool,
     /// Whether a sequence has several rows.
@@ -134,7 +144,14 @@ impl<'a> Pass<'a> {
         // Queries that share a key head are mixed at once; no block may be of two of them.
         let alone = (shape.query_width() / shape.key_heads).is_multiple_of(BLOCK);
         let head = given.plan.weights.iter().any(|weights| weights.outer.head.rounds());
+        let together = (count / given.members.max(1)).clamp(1, TOGETHER);
+        let mut groups = Vec::with_capacity(count);
+        for rows in given.runs.iter().flat_map(|run| &run.shared) {
+            let most = if given.rows[rows.start].change.is_some() { together } else { 1 };
+            groups.extend(rows.clone().step_by(most).map(|row| row..rows.end.min(row + most)));
+        }
         Self {
+            groups,
             rounded: [
                 rounded(rounds(Set::Attention) || rounds(Set::Gate), hidden),
                 rounded(rounds(Set::Output) && alone, shape.query_width()),
@@ -169,11 +186,11 @@ impl<'a> Pass<'a> {
     pub(super) fn work(&self, mut member: Member<'_>) {
         let member = &mut member;
         let own = &mut Own::default();
-        let count = self.given.rows.len();
+        let (count, groups) = (self.given.rows.len(), &self.groups);
         let key_heads = self.given.architecture.key_heads;
         member.share(count, |row| self.embed(row));
         for layer in 0..self.given.architecture.depth() {
-            member.share(count, |row| self.before_attention(row, layer, own));
+            member.share(groups.len(), |item| self.before_attention(&groups[item], layer, own));
             self.project(member, layer, Set::Attention, own);
             if self.several {
                 member.share(count, |row| {
@@ -189,7 +206,7 @@ impl<'a> Pass<'a> {
             });
             self.prepare(member, layer, Set::Output, own);
             self.project(member, layer, Set::Output, own);
-            member.share(count, |row| self.before_gate(row, layer, own));
+            member.share(groups.len(), |item| self.before_gate(&groups[item], layer, own));
             self.project(member, layer, Set::Gate, own);
             self.prepare(member, layer, Set::Down, own);
             self.project(member, layer, Set::Down, own);
@@ -255,32 +272,41 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn before_attention(&self, row: usize, layer: usize, own: &mut Own) {
-        let weights = self.weights(row);
+    fn before_attention(&self, rows: &Range<usize>, layer: usize, own: &mut Own) {
+        let weights = self.weights(rows.start);
         let before =
             layer.checked_sub(1).and_then(|layer| weights.layers[layer].norm(Place::AfterMlp));
-        if let Some(norm) = before {
-            self.add_normed(row, norm, own);
-        }
-        let hidden = self.given.architecture.hidden;
-        // SAFETY: this row is the item's own.
-        let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
-        self.norm(row, weights.layers[layer].norm(Place::BeforeAttention), out);
-        self.round(row, Set::Attention, out);
-        self.adapt(row, layer, Set::Attention, own);
+        let norm = weights.layers[layer].norm(Place::BeforeAttention);
+        self.enter(rows, [before, norm], Set::Attention, own);
+        self.adapt(rows, layer, Set::Attention, own);
     }
 
-    fn before_gate(&self, row: usize, layer: usize, own: &mut Own) {
-        let weights = &self.weights(row).layers[layer];
-        if let Some(norm) = weights.norm(Place::AfterAttention) {
-            self.add_normed(row, norm, own);
-        }
+    fn before_gate(&self, rows: &Range<usize>, layer: usize, own: &mut Own) {
+        let weights = &self.weights(rows.start).layers[layer];
+        let norms = [Place::AfterAttention, Place::BeforeMlp].map(|place| weights.norm(place));
+        self.enter(rows, norms, Set::Gate, own);
+        self.adapt(rows, layer, Set::Gate, own);
+    }
+
+    /// What maps of a set read of these rows: the norm of the stream, once the branch before, with a norm of
+    /// its own, was added.
+    fn enter(
+        &self,
+        rows: &Range<usize>,
+        [before, norm]: [Option<&[f32]>; 2],
+        set: Set,
+        own: &mut Own,
+    ) {
         let hidden = self.given.architecture.hidden;
-        // SAFETY: this row is the item's own.
-        let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
-        self.norm(row, weights.norm(Place::BeforeMlp), out);
-        self.round(row, Set::Gate, out);
-        self.adapt(row, layer, Set::Gate, own);
+        for row in rows.clone() {
+            if let Some(before) = before {
+                self.add_normed(row, before, own);
+            }
+            // SAFETY: this row is the item's own.
+            let out = unsafe { self.normed.write(row * hidden..(row + 1) * hidden) };
+            self.norm(row, norm, out);
+            self.round(row, set, out);
+        }
     }
 
     /// What the maps of a set read, and how wide a row of it is.
@@ -316,38 +342,48 @@ impl<'a> Pass<'a> {
             |module| self.given.plan.changes.iter().any(|c| c.of(layer, module).is_some());
         let maps = set.maps(&self.given.plan.weights[0].layers[layer]);
         if maps.iter().any(|map| changed(map.module)) {
-            member.share(self.given.rows.len(), |row| self.adapt(row, layer, set, own));
+            let groups = &self.groups;
+            member.share(groups.len(), |item| self.adapt(&groups[item], layer, set, own));
         }
     }
 
-    /// Narrow products and scaled inputs of a row.
-    fn adapt(&self, row: usize, layer: usize, set: Set, own: &mut Own) {
+    /// Narrow products and scaled inputs of rows that have one change.
+    fn adapt(&self, rows: &Range<usize>, layer: usize, set: Set, own: &mut Own) {
         let (board, width) = self.input(set);
-        for (place, map) in set.maps(&self.weights(row).layers[layer]).iter().enumerate() {
-            let change = self.change(row, layer, map.module);
+        let first = rows.start;
+        for (place, map) in set.maps(&self.weights(first).layers[layer]).iter().enumerate() {
+            let change = self.change(first, layer, map.module);
             let scaled = self.scales && is_scaled(&self.given, layer, map.module);
             if change.is_none() && !scaled {
                 continue;
             }
-            // SAFETY: this row of the input is used by this item only, or was written in an earlier phase.
-            let x = unsafe { board.read(row * width..(row + 1) * width) };
+            // SAFETY: these rows of the input are used by this item only, or were written in an earlier phase.
+            let x = unsafe { board.read(first * width..rows.end * width) };
             if let Some(Change::LowRank(low)) = change
                 && map.start == 0
             {
-                let at = (row * MODULES + map.module as usize) * self.rank;
-                // SAFETY: the narrow products of this row are the item's own.
-                let out = unsafe { self.narrow.write(at..at + self.rank) };
-                low.narrow(x, &mut own.scratch, out);
+                let x = kernel::Input { x, stride: width, count: rows.len(), rounded: None };
+                // SAFETY: the narrow products of these rows are the item's own.
+                let out = unsafe { self.narrow.write(self.narrow_span(rows, map.module)) };
+                low.narrow(x, &mut own.scratch, (out, MODULES * self.rank));
             }
             if scaled {
-                // SAFETY: the scaled inputs of this row are the item's own.
-                let out = unsafe { self.scaled[place].write(row * width..(row + 1) * width) };
+                // SAFETY: the scaled inputs of these rows are the item's own.
+                let out = unsafe { self.scaled[place].write(first * width..rows.end * width) };
                 out.copy_from_slice(x);
                 if let Some(Change::Input(scale)) = change {
-                    out.iter_mut().zip(scale.iter()).for_each(|(x, scale)| *x *= scale);
+                    for out in out.chunks_exact_mut(width) {
+                        out.iter_mut().zip(scale.iter()).for_each(|(x, scale)| *x *= scale);
+                    }
                 }
             }
         }
+    }
+
+    /// The narrow products of a module for these rows, with those of other modules between two rows.
+    fn narrow_span(&self, rows: &Range<usize>, module: Module) -> Range<usize> {
+        let at = |row: usize| (row * MODULES + module as usize) * self.rank;
+        at(rows.start)..at(rows.end - 1) + self.rank
     }
 
     /// The last norm of a row whose logits are wanted.

@@ -77,8 +77,9 @@ impl Session {
             }
         }
         self.read_apart(parts, apart, &mut logits)?;
-        // Rows that share weights are neighbours.
-        reading.sort_by_key(|reading| address(reading.owner()));
+        // Rows that share weights are neighbours, and of these those that share an adapter.
+        reading
+            .sort_by_key(|reading| (address(reading.owner()), address(reading.adapter.as_deref())));
         while reading.iter().any(|reading| reading.done < reading.inputs.len()) {
             self.pass(parts, &mut reading, &mut logits)?;
         }
@@ -147,7 +148,8 @@ impl Session {
             if owners.last().is_none_or(|last| address(*last) != address(owner)) {
                 owners.push(owner);
                 let weights = owners.len() - 1;
-                runs.push(Run { rows: rows.len()..rows.len(), weights, wanted: wanted..wanted });
+                let (rows, wanted) = (rows.len()..rows.len(), wanted..wanted);
+                runs.push(Run { rows, weights, wanted, shared: Vec::new() });
             }
             let last = reading.done + reading.taken == reading.inputs.len();
             let place = (last && parts[reading.part].logits).then_some(wanted);
@@ -161,8 +163,13 @@ impl Session {
             }
             wanted += usize::from(place.is_some());
             if let Some(run) = runs.last_mut() {
+                let first = run.rows.end;
                 run.rows.end = rows.len();
                 run.wanted.end = wanted;
+                match run.shared.last_mut().filter(|last| rows[last.start].change == change) {
+                    Some(last) => last.end = rows.len(),
+                    None => run.shared.push(first..rows.len()),
+                }
             }
         }
         let network = &self.backbone.network;
@@ -179,6 +186,7 @@ impl Session {
                 sequences: reading.iter().map(|reading| reading.kept.blocks.as_slice()).collect(),
                 turns: &self.turns,
                 shape: self.shape,
+                members,
             });
             kernel::run(members, |member| pass.work(member));
             Ok(pass.into_logits())

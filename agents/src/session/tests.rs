@@ -14,6 +14,7 @@ use crate::backbone::{Architecture, Pass, Rows, Tokens, Weight, normal};
 use crate::probe;
 use crate::seed::Seed;
 
+mod company;
 #[cfg(feature = "cuda")]
 mod gpu;
 

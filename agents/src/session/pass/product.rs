@@ -54,21 +54,16 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// What widening the narrow product of a row reads for some outputs, where the row before does not read
-    /// the same.
+    /// What widening the narrow products of some rows reads for some outputs.
     fn widening(
         &self,
-        row: usize,
+        rows: Option<&Range<usize>>,
         layer: usize,
         module: Module,
-        outputs: Range<usize>,
+        outputs: &Range<usize>,
     ) -> Option<Matrix<'_>> {
-        let rows = &self.given.rows;
-        if row > 0 && rows[row - 1].change == rows[row].change {
-            return None;
-        }
-        match self.change(row, layer, module)? {
-            Change::LowRank(low) => Some(low.widening(outputs)),
+        match self.change(rows?.start, layer, module)? {
+            Change::LowRank(low) => Some(low.widening(outputs.clone())),
             _ => None,
         }
     }
@@ -166,44 +161,48 @@ impl<'a> Pass<'a> {
             (board.read(run.rows.start * width..run.rows.end * width), rounded)
         };
         let (out, stride) = out;
-        let at = |row: usize| (run.rows.start + row) * stride + map.column + part.start;
+        let at = |row: usize| row * stride + map.column + part.start;
         let matrix = map.matrix.part(part.clone());
         let start = map.start + part.start;
         let outputs = start..start + part.len();
-        // What adapters add comes from memory a row ahead: much of it at once would hold up everything else.
-        let ahead = |row: usize| {
-            let wanted = row < run.rows.end;
-            wanted.then(|| self.widening(row, layer, map.module, outputs.clone())).flatten()
-        };
-        if let Some(first) = ahead(run.rows.start) {
+        let mut shared = run.shared.iter();
+        let widening = |rows| self.widening(rows, layer, map.module, &outputs);
+        if let Some(first) = widening(shared.as_slice().first()) {
             first.ask(usize::MAX);
         }
         // SAFETY: these outputs of every row are the item's own.
-        let target = unsafe { Target::on(out, at(0), stride) };
+        let target = |row: usize| unsafe { Target::on(out, at(row), stride) };
         let input = Input { x, stride: width, count, rounded };
-        matrix.product(input, &mut own.scratch, target);
-        for row in run.rows.clone() {
-            let change = self.change(row, layer, map.module);
-            if let Some(next) = ahead(row + 1) {
+        matrix.product(input, &mut own.scratch, target(run.rows.start));
+        while let Some(rows) = shared.next() {
+            let change = self.change(rows.start, layer, map.module);
+            // What adapters add comes from memory an adapter ahead: much of it at once would hold up
+            // everything else.
+            if let Some(next) = widening(shared.as_slice().first()) {
                 next.ask_near();
+            }
+            if let Some(Change::LowRank(low)) = change {
+                // SAFETY: narrow products were written in an earlier phase.
+                let x = unsafe { self.narrow.read(self.narrow_span(rows, map.module)) };
+                let stride = MODULES * self.rank;
+                let narrow = Input { x, stride, count: rows.len(), rounded: None };
+                low.widen(narrow, outputs.clone(), &mut own.scratch, target(rows.start));
             }
             if change.is_none() && map.bias.is_none() {
                 continue;
             }
-            let at = at(row - run.rows.start);
-            // SAFETY: these outputs are the item's own.
-            let outputs = unsafe { out.write(at..at + part.len()) };
-            if let Some(Change::LowRank(low)) = change {
-                let at = (row * MODULES + map.module as usize) * self.rank;
-                // SAFETY: narrow products were written in an earlier phase.
-                let narrow = unsafe { self.narrow.read(at..at + self.rank) };
-                low.widen(narrow, start, outputs, own);
-            }
-            if let Some(bias) = &map.bias {
-                outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
-            }
-            if let Some(Change::Output(scale)) = change {
-                outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
+            for row in rows.clone() {
+                // SAFETY: these outputs are the item's own.
+                let outputs = unsafe { out.write(at(row)..at(row) + part.len()) };
+                if let Some(Change::LowRank(low)) = change {
+                    low.stretch(start, outputs);
+                }
+                if let Some(bias) = &map.bias {
+                    outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
+                }
+                if let Some(Change::Output(scale)) = change {
+                    outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
+                }
             }
         }
     }
