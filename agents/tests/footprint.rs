@@ -1,11 +1,15 @@
-//! Memory per additional agent: its adapter, its keys and values, and hardly anything else.
+//! Memory that is really taken, beside what is predicted: of an adapter of every kind, and of an agent more,
+//! which has its adapter, its keys and values, and hardly anything else.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use agents::adapter::lora::LoraSpec;
+use agents::adapter::ia3::Ia3Spec;
+use agents::adapter::lora::{Init, LoraSpec};
+use agents::adapter::vera::VeraSpec;
 use agents::adapter::{Adapter, AdapterSpec, Method};
+use agents::backbone::architecture::Family;
 use agents::backbone::{Precision, builtin};
 use agents::device::DeviceKind;
 use agents::engine::memory::{of_adapter, of_cache};
@@ -36,16 +40,20 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Held by a test while it counts.
+static COUNTS: Mutex<()> = Mutex::new(());
+
 /// Tokens that each agent has read.
 const TOKENS: usize = 96;
 
 #[test]
 fn an_agent_more_takes_its_adapter_and_its_cache() {
+    let _alone = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let backbone = Arc::new(builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap());
     let method = Method::Lora(LoraSpec::new(8, 16.0, &["q_proj", "v_proj"]));
     let architecture = Arc::clone(backbone.network.architecture());
-    let own =
-        of_adapter(&architecture, &method) + of_cache(&architecture, Precision::F32, 1, TOKENS);
+    let adapter = of_adapter(&architecture, Precision::F32, &method).total();
+    let own = adapter + of_cache(&architecture, Precision::F32, 1, TOKENS);
     let mut session = Session::new(Arc::clone(&backbone)).unwrap();
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| 20 + i % 60).collect();
     let mut join = |number: u64| {
@@ -67,5 +75,56 @@ fn an_agent_more_takes_its_adapter_and_its_cache() {
         assert!(ratio <= 1.2, "{agents} agents take {each} bytes each, {ratio:.3} of {own}");
         assert!(ratio >= 0.9, "something is not counted: {ratio:.3}");
         (joined, before) = (agents, after);
+    }
+}
+
+#[test]
+fn an_adapter_takes_what_is_predicted() {
+    let _alone = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let lora = LoraSpec::new(32, 16.0, &["q_proj", "v_proj"]);
+    let dora = LoraSpec { dora: true, ..lora.clone() };
+    let pissa = LoraSpec { init: Init::Pissa, ..lora.clone() };
+    let vera = |targets: &[&str]| {
+        let targets = targets.iter().map(|&target| target.to_owned()).collect();
+        Method::Vera(VeraSpec { rank: 64, targets, d_initial: 0.1, dropout: 0.0 })
+    };
+    let methods = [
+        Method::Lora(lora),
+        Method::Lora(dora),
+        Method::Lora(pissa),
+        Method::Ia3(Ia3Spec::usual(Family::Llama)),
+        vera(&["q_proj"]),
+        vera(&["all-linear"]),
+        Method::Prompt { tokens: 100 },
+        Method::Prefix { tokens: 50 },
+        Method::Layers { freeze_layers: 1 },
+        Method::Full,
+    ];
+    let device = DeviceKind::Cpu.open().unwrap();
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let backbone = builtin::polylogue_tiny_as(precision.dtype(), &device).unwrap();
+        let architecture = Arc::clone(backbone.network.architecture());
+        for method in &methods {
+            let make = |number: u64| {
+                let spec = AdapterSpec { method: method.clone(), head: None };
+                Adapter::initial(spec, &backbone, Seed::new(number)).unwrap()
+            };
+            // What is made once, by the first, is not theirs.
+            let mut all = vec![make(0)];
+            all.reserve(4);
+            let before = IN_USE.load(Ordering::Relaxed);
+            all.extend((1..5).map(make));
+            let each = (IN_USE.load(Ordering::Relaxed) - before) as f64 / 4.0;
+            let predicted = of_adapter(&architecture, precision, method).total() as f64;
+            // Names, shapes and the like are not counted.
+            let room = 4096.0 + 1024.0 * all[0].tensors().len() as f64;
+            let beside = each - predicted;
+            println!("{precision:?} {method:?}: {each} bytes, {predicted} predicted");
+            let right = (0.0..=room).contains(&beside);
+            assert!(
+                right,
+                "{precision:?} {method:?} takes {each} bytes, {predicted} are predicted"
+            );
+        }
     }
 }

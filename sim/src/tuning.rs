@@ -95,7 +95,7 @@ pub enum Progress {
 /// Runs a plan on a device and writes its results into `out`; `hear` is told what happens.
 ///
 /// # Errors
-/// When data or model cannot be used, a training diverges, or a file cannot be written.
+/// When `out` holds something, data or model cannot be used, a training diverges, or a file cannot be written.
 pub fn tune(
     plan: &Plan,
     device: DeviceKind,
@@ -104,6 +104,7 @@ pub fn tune(
     mut hear: impl FnMut(&Progress),
 ) -> Result<Report, TuneError> {
     let watch = Stopwatch::start();
+    refuse_used(out)?;
     let place = device.open().map_err(TuneError::Device)?;
     let data = Data::read(&plan.data)?;
     let parts = data.parts(&plan.data, plan.seed, plan.repeats)?;
@@ -409,6 +410,20 @@ fn source(model: &str) -> Result<BackboneSource, TuneError> {
     })
 }
 
+/// Refuses a place that holds something: nothing that is there is written over.
+fn refuse_used(out: &Path) -> Result<(), TuneError> {
+    let empty = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        // A file, or a link to nowhere.
+        Err(_) => out.symlink_metadata().is_err(),
+    };
+    if empty {
+        return Ok(());
+    }
+    let what = format!("{} is in use", quote(&out.to_string_lossy()));
+    Err(TuneError::setting(what, "name a new or an empty folder with --out"))
+}
+
 fn create(folder: &Path) -> Result<(), TuneError> {
     std::fs::create_dir_all(folder)
         .map_err(|e| TuneError::Output { path: folder.into(), reason: e.to_string() })
@@ -430,6 +445,19 @@ mod tests {
         assert_eq!(together(&own, &other, 0.1), 0);
         assert_eq!(together(&own, &other, 0.5), 1);
         assert_eq!(together(&[0.5, 0.5], &[0.5, 0.5], 0.5), 0, "the first of equals");
+    }
+
+    #[test]
+    fn a_place_that_holds_something_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(refuse_used(folder.path()).is_ok());
+        assert!(refuse_used(&folder.path().join("new/folder")).is_ok());
+        let file = folder.path().join("report.json");
+        std::fs::write(&file, "{}").unwrap();
+        for used in [folder.path(), &file] {
+            let says = refuse_used(used).unwrap_err().to_string();
+            assert!(says.contains("is in use"), "{says}");
+        }
     }
 
     #[test]

@@ -83,6 +83,18 @@ fn every_method_trains_and_loads() {
         assert!(figure(&output, "accuracy") > 0.0, "{more:?}");
         let again = said(folder.path(), &backbone, &texts);
         assert_eq!(again, predictions(folder.path()), "{more:?}");
+        let report = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let scaled = report["settings"]["standardized"].as_bool().unwrap();
+        let adapter = Adapter::load(folder.path(), &backbone).unwrap();
+        let mean = adapter.tensors().get("feature.mean");
+        let found = mean.map(|mean| mean.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let shifted = found.is_some_and(|mean| mean.iter().any(|&number| number != 0.0));
+        assert_eq!(scaled, shifted, "{more:?}");
+        assert_eq!(scaled, more.contains(&"--probe-first"));
+        let refused = polylogue(&["tune", RECIPE, "--out", &out]);
+        assert_eq!(refused.status.code(), Some(2), "what is there is not written over");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("is in use"));
     }
 }
 

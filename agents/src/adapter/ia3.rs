@@ -34,11 +34,11 @@ impl Ia3Spec {
         let targets = attention.into_iter().filter_map(path).chain(feedforward.clone()).collect();
         Self { targets, feedforward }
     }
-}
 
-/// Whether a site's input is scaled.
-fn scales_input(spec: &Ia3Spec, path: &str) -> bool {
-    spec.feedforward.iter().any(|name| path == name || path.ends_with(&format!(".{name}")))
+    /// Whether a site's input is scaled.
+    pub(crate) fn scales_input(&self, path: &str) -> bool {
+        self.feedforward.iter().any(|name| path == name || path.ends_with(&format!(".{name}")))
+    }
 }
 
 /// The tensors a new adapter starts from.
@@ -46,7 +46,7 @@ pub(crate) fn initial(spec: &Ia3Spec, backbone: &Backbone) -> Result<BTreeMap<St
     let mut tensors = BTreeMap::new();
     for (layer, module, path) in sites(&spec.targets, backbone)? {
         let &[out, width] = map(backbone, layer, module)?.weight.dims() else { continue };
-        let shape = if scales_input(spec, &path) { (1, width) } else { (out, 1) };
+        let shape = if spec.scales_input(&path) { (1, width) } else { (out, 1) };
         let ones = Tensor::ones(shape, DType::F32, backbone.network.device())?;
         tensors.insert(format!("{path}.ia3_l"), ones);
     }
@@ -62,7 +62,7 @@ pub(crate) fn assemble(
     let mut updates = BTreeMap::new();
     for (layer, module, path) in sites(&spec.targets, backbone)? {
         let scale = find(tensors, &format!("{path}.ia3_l"))?.flatten_all()?;
-        let input = scales_input(spec, &path);
+        let input = spec.scales_input(&path);
         let update = if input { Update::Input(scale) } else { Update::Output(scale) };
         updates.insert((layer, module), update);
     }

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use rand::Rng;
 
 use crate::backbone::block::find;
-use crate::backbone::{Backbone, normal};
+use crate::backbone::{Architecture, Backbone, normal};
 use crate::error::{ModelError, Result};
 use crate::seed::Seed;
 
@@ -41,9 +41,14 @@ pub(crate) fn prefix(
         let reason = "prefix tuning needs a decoder; use a prompt or LoRA with an encoder";
         return Err(ModelError::Examples(reason.to_owned()));
     }
-    let shape = [tokens, 2 * architecture.depth() * architecture.key_width()];
+    let shape = [tokens, prefix_width(architecture)];
     let start = normal(&shape, 0.02, seed.child(NAME), backbone.network.device())?;
     Ok(BTreeMap::from([(NAME.to_owned(), start)]))
+}
+
+/// Numbers of a virtual token of a prefix: its keys and values in every layer.
+pub(crate) fn prefix_width(architecture: &Architecture) -> usize {
+    2 * architecture.depth() * architecture.key_width()
 }
 
 /// The prompt `[tokens, hidden]`.

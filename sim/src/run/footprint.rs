@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use agents::adapter::Method;
+use agents::adapter::file::Description;
 use agents::backbone::{Architecture, Precision, builtin};
 pub use agents::engine::memory::{Footprint, available};
 use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
@@ -85,15 +86,19 @@ impl Known {
         let models = models.filter(|(_, plan)| plan.backbone == name);
         for (agent, plan) in models.filter(|(agent, _)| lives_here(agent)) {
             let method = match &plan.transfer {
-                TransferPlan::Feature { .. } | TransferPlan::Adapter { .. } => Method::Frozen,
+                TransferPlan::Feature { .. } => Method::Frozen,
+                // What is wrong with its files is told when they are loaded.
+                TransferPlan::Adapter { folder, .. } => {
+                    Description::read(folder).map_or(Method::Frozen, |found| found.method)
+                }
                 TransferPlan::Text(method) => method.clone(),
                 TransferPlan::Head { freeze_layers, .. } => {
                     Method::Layers { freeze_layers: *freeze_layers }
                 }
             };
             writes |= plan.transfer.labels().is_none();
-            let bytes = of_adapter(architecture, &method);
-            total.adapters += bytes;
+            let bytes = of_adapter(architecture, *precision, &method);
+            total.adapters = total.adapters.saturating_add(bytes.total());
             trained.push(bytes);
             let largest = scenario.settings_of(agent).into_iter();
             settings = largest.chain(settings).max_by_key(|own| own.micro_batch_tokens);

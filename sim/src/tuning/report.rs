@@ -167,11 +167,18 @@ fn settings(plan: &Plan) -> Value {
         "method": method,
         "pooling": plan.pooling,
         "standardize": plan.standardize,
+        "standardized": standardized(plan),
         "probe": plan.probe,
         "dtype": plan.precision,
         "ensemble": plan.ensemble,
         "training": plan.training,
     })
+}
+
+/// Whether the tuned classifier really reads features of zero mean and unit spread: their scale is taken from
+/// features of the frozen model, which a head that is trained with the model from the start never sees.
+fn standardized(plan: &Plan) -> bool {
+    plan.standardize && (plan.method == MethodPlan::Frozen || plan.probe.is_some())
 }
 
 impl PartReport {
