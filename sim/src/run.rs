@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use self::cast::{Cast, backbones, cast, initial_seed};
+use self::footprint::Need;
 use crate::agent::AgentArguments;
 use crate::backbone::{DeviceKind, Devices, Fetching, HubSettings};
 use crate::checkpoint::Checkpoints;
@@ -164,6 +165,12 @@ struct Open {
     device: Device,
 }
 
+/// Makes devices ready for use.
+fn open(devices: &Devices) -> Result<Vec<Open>, RunError> {
+    let open = |&kind: &DeviceKind| kind.open().map(|device| Open { kind, device });
+    devices.all().iter().map(open).collect::<Result<_, _>>().map_err(RunError::Device)
+}
+
 /// All that a run is made from.
 struct Parts {
     devices: Vec<Open>,
@@ -180,12 +187,10 @@ fn gather(
     options: &RunOptions,
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Parts, RunError> {
-    let open = |&kind: &DeviceKind| kind.open().map(|device| Open { kind, device });
-    let devices: Result<Vec<Open>, ModelError> = options.devices.all().iter().map(open).collect();
-    let devices = devices.map_err(RunError::Device)?;
+    let devices = open(&options.devices)?;
     let task = Task::load(&scenario.task).map_err(RunError::Task)?;
     if !options.unchecked {
-        fits(&scenario, &options.devices, &devices)?;
+        footprint::of_open(&scenario, &devices).iter().try_for_each(Need::check)?;
     }
     let placement = Placement::of(&scenario, devices.len());
     let (backbones, origins) = backbones(&scenario, &placement, &devices, options, hear)?;
@@ -195,19 +200,6 @@ fn gather(
     let manifest = manifest(&scenario, options, &origins, &starts)?;
     let (scenario, task) = (Arc::new(scenario), Arc::new(task));
     Ok(Parts { devices, scenario, task, members, manifest, notices })
-}
-
-/// Refuses a run that is predicted not to fit into the memory of one of its devices.
-fn fits(scenario: &Scenario, devices: &Devices, open: &[Open]) -> Result<(), RunError> {
-    for (device, predicted) in footprint::footprint(scenario, devices) {
-        let free = match open.iter().find(|open| open.kind == device) {
-            Some(open) => free_memory(&open.device),
-            // What was said is kept in the machine's own memory, whatever runs the models.
-            None => footprint::available(),
-        };
-        predicted.check(free).map_err(|error| RunError::Memory { device, error })?;
-    }
-    Ok(())
 }
 
 /// Loads data and models and creates the run directory; `hear` is told of what is fetched from the hub.

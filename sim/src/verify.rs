@@ -181,7 +181,7 @@ pub fn prepare(
     let scenario = scenario.map_err(VerifyError::Scenario)?;
     let run = RunOptions {
         out: Some(made.clone()),
-        devices: options.devices.clone().unwrap_or_else(|| manifest.device.clone()),
+        devices: options.devices.clone().unwrap_or_else(|| had(&manifest).clone()),
         hub: options.hub.clone(),
         unchecked: options.unchecked,
         ..RunOptions::default()
@@ -196,6 +196,12 @@ pub fn prepare(
     Ok(Verification { prepared, survey, notices, directory, context: options.context, made })
 }
 
+/// The devices to compare with: those that a run began with, or others that have the same bits and had it last.
+fn had(manifest: &Manifest) -> &Devices {
+    let first = manifest.devices_at(0);
+    if manifest.changed_devices().is_some() { first } else { &manifest.device }
+}
+
 /// What differs besides the inputs, and may be why a run does.
 fn notices(recorded: &Manifest, now: &Manifest) -> Vec<String> {
     let parts = [
@@ -205,11 +211,17 @@ fn notices(recorded: &Manifest, now: &Manifest) -> Vec<String> {
     let other = parts.into_iter().filter(|(_, recorded, now)| recorded != now);
     let other =
         other.map(|(what, recorded, now)| format!("the {what} was {recorded} and is {now}"));
-    let devices = (!recorded.device.are_like(&now.device)).then(|| {
-        let (recorded, now) = (&recorded.device, &now.device);
-        format!("the run had --device {recorded}, and is played again with {now}")
+    let (first, now) = (had(recorded), &now.device);
+    let devices = (!first.are_like(now))
+        .then(|| format!("the run had --device {first}, and is played again with {now}"));
+    let changed = recorded.changed_devices().map(|(tick, before)| {
+        let then = recorded.devices_at(tick + 1);
+        format!(
+            "the run went on with --device {then} after tick {tick}, and had {before} up to there: what comes after \
+             need not come out the same"
+        )
     });
-    other.chain(devices).map(message).collect()
+    other.chain(devices).chain(changed).map(message).collect()
 }
 
 impl Verification {

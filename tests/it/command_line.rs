@@ -23,7 +23,8 @@ const SCENARIO: &str = "scenarios/customer_service";
 fn check_accepts_the_shipped_scenario() {
     let output = polylogue(&["check", SCENARIO]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("ready to run"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("memory of cpu: ") && text.contains("ready to run"), "{text}");
 }
 
 /// A scenario is named after its folder.

@@ -40,6 +40,7 @@ fn a_device_that_is_not_there_is_told_before_anything_is_written() {
     let tuning = ["--method", "frozen", "--folds", "2", "--out", place];
     for command in [
         vec!["run", "scenarios/customer_service", "--out", place],
+        vec!["check", "scenarios/customer_service"],
         [&["tune", "--model", "polylogue-tiny", "--train", "none.csv"], &tuning[..]].concat(),
         vec!["pretrain", "scenarios/pretrain", "--out", place],
         vec!["bench"],
@@ -167,4 +168,55 @@ fn a_run_on_several_devices_is_verified_and_goes_on_there() {
     let resumed = polylogue(&["resume", place, "--display", "none"]);
     assert_eq!(resumed.status.code(), Some(0), "{}", words(&resumed.stderr));
     assert_same(&whole, &outcome(run.path()), "taken up again");
+}
+
+#[test]
+fn a_run_that_went_on_elsewhere_says_so() {
+    let (run, _) = played("cpu,cpu", &[]);
+    let place = run.path().to_str().unwrap();
+    let log = run.path().join("events.jsonl");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..bytes.len() - 200]).unwrap();
+    std::fs::remove_file(run.path().join("summary.json")).unwrap();
+    // So early that ticks are left after it.
+    let saved = std::fs::read_dir(run.path().join("checkpoints")).unwrap();
+    let last = saved.map(|entry| entry.unwrap().path()).max().unwrap();
+    std::fs::remove_dir_all(last).unwrap();
+    let resumed = ["resume", place, "--device", "cpu", "--unchecked", "--display", "none"];
+    let resumed = polylogue(&resumed);
+    let told = words(&resumed.stderr);
+    assert_eq!(resumed.status.code(), Some(0), "{told}");
+    assert!(told.contains("the run had --device cpu,cpu, and goes on with cpu"), "{told}");
+    assert_eq!(recorded(run.path()), "cpu");
+    let text = std::fs::read_to_string(run.path().join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let before = &manifest["devices_before"];
+    assert_eq!((&before[0]["device"], before[1].is_null()), (&"cpu,cpu".into(), true));
+    let tick = before[0]["until"].as_u64().unwrap();
+    assert!(tick > 4, "{tick}");
+    // Played again it begins where it began.
+    let verified = words(&polylogue(&["verify", place]).stderr);
+    let told = format!("the run went on with --device cpu after tick {tick}, and had cpu,cpu");
+    assert!(verified.contains(&told), "{verified}");
+    // A fork goes on with what its tick had.
+    let folder = tempfile::tempdir().unwrap();
+    for (at, device) in [(4, "cpu,cpu"), (tick + 1, "cpu")] {
+        let other = folder.path().join(at.to_string());
+        let at = at.to_string();
+        let fork = ["fork", place, "--at", &at, "--out", other.to_str().unwrap()];
+        let forked = polylogue(&[&fork[..], &["--display", "none"]].concat());
+        assert_eq!(forked.status.code(), Some(0), "{at}: {}", words(&forked.stderr));
+        assert_eq!(recorded(&other), device, "{at}");
+    }
+}
+
+#[test]
+fn what_cannot_fit_is_refused_by_check_as_by_run() {
+    let mut large = vec!["scenarios/opinions", "--device", "cpu,cpu"];
+    for set in ["agents.citizen.copies=4096", "protocol.gossip.rounds=10000"] {
+        large.extend(["--set", set]);
+    }
+    let told = ["the run does not fit into the memory of cpu: it needs", "try fewer agents"];
+    refused(&[&["check"], &large[..]].concat(), &told);
+    refused(&[&["run"], &large[..]].concat(), &told);
 }

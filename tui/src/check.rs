@@ -1,11 +1,13 @@
-//! `polylogue check SCENARIO`: says whether a scenario can be run, and everything that is wrong with it.
+//! `polylogue check SCENARIO`: says whether a scenario can be run, everything that is wrong with it, and what it
+//! needs of the devices that it would run on. Loads no model.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use miette::IntoDiagnostic;
 use sim::backbone::Devices;
 use sim::feed::mib;
-use sim::run::footprint::{available, footprint};
+use sim::run::footprint::{Need, needs};
 
 use crate::exit_code::Exit;
 use crate::untrusted::Untrusted;
@@ -18,30 +20,28 @@ pub(crate) struct CheckArguments {
     /// Changes a value of the scenario: `seed=3`, `task.support.train=my.csv`, `triggers=[]`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<String>,
+    /// What would run the models, as for `run`: whether it can be used, and whether the agents fit into its memory.
+    #[arg(long, value_name = "LIST", default_value_t)]
+    device: Devices,
 }
 
 /// Runs the command.
 pub(crate) fn check(arguments: &CheckArguments) -> miette::Result<Exit> {
-    match sim::scenario::load(&arguments.scenario, &arguments.set, None) {
-        Ok(scenario) => {
-            crate::output::say(format_args!(
-                "{}: {} agents, {} triggers, {} episodes: ready to run",
-                Untrusted(&scenario.name),
-                scenario.agents.len(),
-                scenario.triggers.len(),
-                scenario.episodes
-            ));
-            let predicted = footprint(&scenario, &Devices::default());
-            let predicted = predicted.into_values().next().unwrap_or_default();
-            match available() {
-                Some(bytes) => crate::output::say(format_args!(
-                    "memory: {predicted} of {} that are free",
-                    mib(bytes)
-                )),
-                None => crate::output::say(format_args!("memory: {predicted}")),
-            }
-            Ok(Exit::Done)
-        }
-        Err(problems) => Err(problems.into()),
+    let scenario = sim::scenario::load(&arguments.scenario, &arguments.set, None)?;
+    crate::output::say(format_args!(
+        "{}: {} agents, {} triggers, {} episodes",
+        Untrusted(&scenario.name),
+        scenario.agents.len(),
+        scenario.triggers.len(),
+        scenario.episodes
+    ));
+    let needs = needs(&scenario, &arguments.device).into_diagnostic()?;
+    for Need { device, predicted, free } in &needs {
+        let free = free.map(|bytes| format!(" of {} that are free", mib(bytes)));
+        let free = free.unwrap_or_default();
+        crate::output::say(format_args!("memory of {device}: {predicted}{free}"));
     }
+    needs.iter().try_for_each(Need::check).into_diagnostic()?;
+    crate::output::say(format_args!("ready to run with --device {}", arguments.device));
+    Ok(Exit::Done)
 }

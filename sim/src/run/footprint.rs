@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use agents::adapter::Method;
 use agents::adapter::file::Description;
 use agents::backbone::{Architecture, Precision, builtin};
-pub use agents::engine::memory::{Footprint, available};
-use agents::engine::memory::{of_adapter, of_backbone, of_cache, of_model, of_training};
+use agents::device::free_memory;
+pub use agents::engine::memory::Footprint;
+use agents::engine::memory::{available, of_adapter, of_backbone, of_cache, of_model, of_training};
 use agents::engine::schedule::Limits;
 use agents::name::AgentName;
 
+use super::{Open, RunError, open};
 use crate::backbone::{DeviceKind, Devices};
 use crate::conductor::stage::HOLDOUT_WIDTH;
 use crate::placement::Placement;
@@ -20,14 +22,57 @@ use crate::traffic::Traffic;
 /// Tokens of a prompt that are reckoned with.
 const PROMPT: usize = 256;
 
+/// What a run takes at most of a device's memory, and what is free there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Whose memory.
+    pub device: DeviceKind,
+    /// What is predicted.
+    pub predicted: Footprint,
+    /// Bytes that are free; none where that is not known.
+    pub free: Option<u64>,
+}
+
+impl Need {
+    /// Refuses what cannot fit, with what would help.
+    ///
+    /// # Errors
+    /// Where more is predicted than is free.
+    pub fn check(&self) -> Result<(), RunError> {
+        let refuse = |error| RunError::Memory { device: self.device, error };
+        self.predicted.check(self.free).map_err(refuse)
+    }
+}
+
+/// What a run of a scenario would need of these devices, which are opened for it; nothing is loaded.
+///
+/// # Errors
+/// Where a device cannot be used.
+pub fn needs(scenario: &Scenario, devices: &Devices) -> Result<Vec<Need>, RunError> {
+    Ok(of_open(scenario, &open(devices)?))
+}
+
+/// The same of devices that are open already.
+pub(super) fn of_open(scenario: &Scenario, devices: &[Open]) -> Vec<Need> {
+    let need = |(device, predicted)| {
+        let free = match devices.iter().find(|open| open.kind == device) {
+            Some(open) => free_memory(&open.device),
+            // What was said is kept in the machine's own memory, whatever runs the models.
+            None => available(),
+        };
+        Need { device, predicted, free }
+    };
+    let kinds: Vec<DeviceKind> = devices.iter().map(|open| open.kind).collect();
+    predicted(scenario, &kinds).into_iter().map(need).collect()
+}
+
 /// What the run of a scenario takes at most of each device; models of the hub are not counted, because only their
 /// folders say how large they are.
-#[must_use]
-pub fn footprint(scenario: &Scenario, devices: &Devices) -> BTreeMap<DeviceKind, Footprint> {
+fn predicted(scenario: &Scenario, devices: &[DeviceKind]) -> BTreeMap<DeviceKind, Footprint> {
     let known = known(scenario);
-    let placement = Placement::of(scenario, devices.all().len());
+    let placement = Placement::of(scenario, devices.len());
     let mut all: BTreeMap<DeviceKind, Footprint> = BTreeMap::new();
-    for (place, &device) in devices.all().iter().enumerate() {
+    for (place, &device) in devices.iter().enumerate() {
         let total = all.entry(device).or_default();
         for (name, model) in &known {
             model.add(scenario, (name, device), |agent| placement.device(agent) == place, total);
@@ -123,4 +168,43 @@ fn embedded() -> Option<(Architecture, u64)> {
     let architecture = Architecture::clone(backbone.network.architecture());
     let bytes = of_backbone(&architecture);
     Some((architecture, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn scenario(set: &[&str]) -> Scenario {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/customer_service");
+        let set: Vec<String> = set.iter().map(|&set| set.to_owned()).collect();
+        crate::scenario::load(&path, &set, None).unwrap()
+    }
+
+    /// The prediction needs no card to be there.
+    #[test]
+    fn each_device_is_told_what_its_agents_take() {
+        let scenario = scenario(&[]);
+        let (cpu, cards) = (DeviceKind::Cpu, [DeviceKind::Cuda(0), DeviceKind::Cuda(1)]);
+        let alone = predicted(&scenario, &[cpu])[&cpu];
+        let divided = predicted(&scenario, &cards);
+        assert!(divided.keys().eq([cpu, cards[0], cards[1]].iter()));
+        let [one, other] = cards.map(|card| divided[&card]);
+        assert_eq!(divided[&cpu], Footprint { messages: alone.messages, ..Footprint::default() });
+        assert_eq!((one.backbones, other.backbones), (alone.backbones, alone.backbones));
+        assert_eq!(one.adapters + other.adapters, alone.adapters);
+        assert!(one.adapters > 0 && other.adapters > 0 && one.messages == 0);
+        // `reply`, the second of three, is the only one that writes.
+        assert_eq!((one.cache, other.cache), (0, alone.cache));
+    }
+
+    #[test]
+    fn adapters_take_more_beside_a_network_in_sixteen_bits_and_backbones_less() {
+        let cpu = DeviceKind::Cpu;
+        let of = |set: &[&str]| predicted(&scenario(set), &[cpu])[&cpu];
+        let (whole, half) = (of(&[]), of(&["backbone.base.dtype=\"bf16\""]));
+        assert_eq!(whole.backbones, 2 * half.backbones);
+        assert_eq!(2 * half.adapters, 3 * whole.adapters, "all of it once more, in half the bytes");
+    }
 }

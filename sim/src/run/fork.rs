@@ -200,7 +200,8 @@ fn checked(options: &ForkOptions) -> Result<Wanted, ForkError> {
         drop(Claim::of(out)?);
         return Err(ResumeError::HalfFork(out.clone()).into());
     }
-    let devices = resume::devices(directory, &parent, options.devices.as_ref(), options.unchecked)?;
+    let (had, asked) = (parent.devices_at(options.at), options.devices.as_ref());
+    let devices = resume::devices(directory, had, asked, options.unchecked)?;
     let folder = options.folder.as_deref();
     let after = scenario::changed_since(directory, &parent, folder, &options.set, options.seed);
     let no_origin = || ForkError::Resume(ResumeError::NoOrigin(directory.clone()));
@@ -263,7 +264,7 @@ async fn begun(
 ) -> Result<Prepared, ForkError> {
     let Wanted { parent, before, after, devices, stored } = wanted;
     let out = claim.directory().to_owned();
-    copy(&options.parent, &parent, claim, stored.as_ref())?;
+    copy(&options.parent, &parent, (claim, &devices), stored.as_ref())?;
     let reached = stored.is_some_and(|stored| stored.manifest.tick == options.at);
     let resumed = |until| ResumeOptions {
         directory: out.clone(),

@@ -22,9 +22,9 @@ use crate::event::EventKind;
 use crate::feed::Feed;
 use crate::recorder::{Claim, Recorder, adapter_folder};
 use crate::recording::{self, COMPRESSED, Manifest, ManifestError, RecordingError, Version};
-use crate::scenario;
 use crate::scenario::problem::report::Problems;
 use crate::scenario::suggestion::message;
+use crate::scenario::{self, Scenario};
 use crate::summary::Summary;
 
 /// How a run is taken up again.
@@ -177,8 +177,7 @@ pub(super) fn resume_or_fork(
     hear: &mut dyn FnMut(&Fetching),
 ) -> Result<Resumed, ResumeError> {
     let directory = &options.directory;
-    let recorded = Manifest::of(directory)
-        .map_err(|reason| ResumeError::NoRun { directory: directory.clone(), reason })?;
+    let recorded = Manifest::of(directory).map_err(|reason| no_run(directory, reason))?;
     if recorded.fork.as_ref().is_some_and(|fork| fork["complete"] != true) && !forks {
         return Err(ResumeError::HalfFork(directory.clone()));
     }
@@ -210,30 +209,16 @@ pub(super) fn resume_or_fork(
     let scenario = scenario::recorded(directory, &recorded, options.folder.as_deref());
     let scenario = scenario.ok_or_else(|| ResumeError::NoOrigin(directory.clone()))?;
     let scenario = scenario.map_err(ResumeError::Scenario)?;
-    let devices = devices(directory, &recorded, options.devices.as_ref(), options.unchecked)?;
+    let asked = options.devices.as_ref();
+    let devices = devices(directory, &recorded.device, asked, options.unchecked)?;
     if !devices.are_like(&recorded.device) {
         notices
             .push(format!("the run had --device {}, and goes on with {devices}", recorded.device));
     }
-    let run = RunOptions {
-        devices,
-        hub: options.hub.clone(),
-        unchecked: options.unchecked,
-        initial_seed: Some(recorded.initial_seed()),
-        ..RunOptions::default()
-    };
-    let mut parts = gather(scenario, &run, hear)?;
-    let now: Manifest = serde_json::from_value(parts.manifest.take()).map_err(|e| {
-        let path = directory.join("manifest.json");
-        let reason = ManifestError { path, reason: e.to_string() };
-        ResumeError::NoRun { directory: directory.clone(), reason }
-    })?;
-    let other = recorded.other_inputs(&now);
-    if !other.is_empty() {
-        return Err(ResumeError::Inputs(other));
-    }
+    let mut parts = same_parts(options, scenario, (&recorded, &devices), hear)?;
     notices.append(&mut parts.notices);
     let Search { found, damaged, .. } = search;
+    let after = found.as_ref().map(|stored| stored.manifest.tick);
     let mut prepared = match found {
         Some(stored) => {
             let passed_over = |damage| format!("{damage}; the one before it is taken");
@@ -253,18 +238,49 @@ pub(super) fn resume_or_fork(
             afresh(claim, parts)?
         }
     };
+    if devices != recorded.device {
+        let moved = recorded.moved(directory, &devices, after);
+        let manifest = moved.map_err(|reason| no_run(directory, reason))?;
+        prepared.recorder.write("manifest.json", &manifest).map_err(RunError::from)?;
+    }
     (prepared.notices, prepared.timer, prepared.until) = (notices, options.timer, options.until);
     Ok(Resumed::Ready(Box::new(prepared)))
+}
+
+fn no_run(directory: &Path, reason: ManifestError) -> ResumeError {
+    ResumeError::NoRun { directory: directory.into(), reason }
+}
+
+/// What the run is made from, on the devices that it goes on with; refused where it is not what it was.
+fn same_parts(
+    options: &ResumeOptions,
+    scenario: Scenario,
+    (recorded, devices): (&Manifest, &Devices),
+    hear: &mut dyn FnMut(&Fetching),
+) -> Result<Parts, ResumeError> {
+    let run = RunOptions {
+        devices: devices.clone(),
+        hub: options.hub.clone(),
+        unchecked: options.unchecked,
+        initial_seed: Some(recorded.initial_seed()),
+        ..RunOptions::default()
+    };
+    let mut parts = gather(scenario, &run, hear)?;
+    let now: Manifest = serde_json::from_value(parts.manifest.take()).map_err(|e| {
+        let path = options.directory.join("manifest.json");
+        no_run(&options.directory, ManifestError { path, reason: e.to_string() })
+    })?;
+    let other = recorded.other_inputs(&now);
+    if other.is_empty() { Ok(parts) } else { Err(ResumeError::Inputs(other)) }
 }
 
 /// The devices that a run goes on with.
 pub(super) fn devices(
     directory: &Path,
-    recorded: &Manifest,
+    recorded: &Devices,
     asked: Option<&Devices>,
     unchecked: bool,
 ) -> Result<Devices, ResumeError> {
-    let recorded = &recorded.device;
     let asked = asked.unwrap_or(recorded);
     if unchecked || asked.are_like(recorded) {
         return Ok(asked.clone());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::ForkError;
+use crate::backbone::Devices;
 use crate::checkpoint::{self, Stored};
 use crate::durable::{self, PARTIAL};
 use crate::recorder::{ADAPTERS, Claim, RecordError, TIMES, WRITTEN};
@@ -55,7 +56,7 @@ impl Made {
 pub(super) fn copy(
     parent: &Path,
     recorded: &Manifest,
-    claim: Claim,
+    (claim, devices): (Claim, &Devices),
     stored: Option<&Stored>,
 ) -> Result<(), ForkError> {
     let out = claim.directory();
@@ -72,6 +73,8 @@ pub(super) fn copy(
     let mut manifest: Value = serde_json::from_str(&text).map_err(|e| fail(&path, &e))?;
     let initial_seed = recorded.initial_seed();
     manifest["fork"] = json!({"parent": parent, "initial_seed": initial_seed, "complete": false});
+    // The parent may have gone on with others after that.
+    manifest["device"] = json!(devices.to_string());
     claim.write("manifest.json", &format!("{manifest:#}\n"))?;
     let Some(stored) = stored else { return Ok(()) };
     let log = &stored.manifest.log;
