@@ -42,7 +42,7 @@ fn writing(criterion: &mut Criterion) {
         let adapters = (0..sequences).map(|n| mix.adapter(&backbone, n).expect("it suits"));
         let adapters: Vec<_> = adapters.collect();
         let step = |session: &mut Session, slots: &[Slot]| {
-            let part = |&slot: &Slot| Part { slot, tokens: &[7], logits: true };
+            let part = |&slot: &Slot| Part::new(slot, &[7], true);
             let parts: Vec<Part<'_>> = slots.iter().map(part).collect();
             black_box(session.step(&parts).expect("there is room"));
         };

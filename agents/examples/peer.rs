@@ -203,15 +203,14 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
             None => None,
         };
         let slot = session.open(adapter);
-        let logits = session.step(&[Part { slot, tokens, logits: true }])?;
+        let logits = session.step(&[Part::new(slot, tokens, true)])?;
         slots.push(slot);
         next.push(likeliest(&logits.of(0)?) as u32);
     }
     let mut written: Vec<Vec<u32>> = next.iter().map(|&token| vec![token]).collect();
     let mut seconds = Vec::new();
     for _ in 0..request.max_tokens {
-        let part =
-            |(&slot, token)| Part { slot, tokens: std::slice::from_ref(token), logits: true };
+        let part = |(&slot, token)| Part::new(slot, std::slice::from_ref(token), true);
         let parts: Vec<Part<'_>> = slots.iter().zip(&next).map(part).collect();
         let start = Instant::now();
         let logits = session.step(&parts)?;

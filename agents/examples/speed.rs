@@ -58,11 +58,8 @@ fn main() -> Outcome<()> {
         let start = Instant::now();
         let texts: Vec<Vec<u32>> =
             (0..sequences).map(|i| (0..prompt).map(|j| text(i, j)).collect()).collect();
-        let parts: Vec<Part<'_>> = slots
-            .iter()
-            .zip(&texts)
-            .map(|(&slot, tokens)| Part { slot, tokens, logits: true })
-            .collect();
+        let parts: Vec<Part<'_>> =
+            slots.iter().zip(&texts).map(|(&slot, tokens)| Part::new(slot, tokens, true)).collect();
         let logits = session.step(&parts)?;
         let likeliest_of = |i| logits.of(i).map(|logits| [likeliest(&logits) as u32]);
         let mut next: Vec<[u32; 1]> = (0..sequences).map(likeliest_of).collect::<Result<_, _>>()?;
@@ -74,7 +71,7 @@ fn main() -> Outcome<()> {
             let parts: Vec<Part<'_>> = slots
                 .iter()
                 .zip(&next)
-                .map(|(&slot, tokens)| Part { slot, tokens, logits: true })
+                .map(|(&slot, tokens)| Part::new(slot, tokens, true))
                 .collect();
             let logits = session.step(&parts)?;
             for (i, next) in next.iter_mut().enumerate() {

@@ -17,8 +17,9 @@ use crate::learning::job::{Job, JobSpec, Lesson, Settings};
 use crate::learning::objective::TextExample;
 use crate::learning::objective::supervised::Examples;
 use crate::learning::together;
-use crate::seed::Seed;
-use crate::session::{Part, Session, Slot};
+use crate::sampler::Filter;
+use crate::seed::{Seed, Stream};
+use crate::session::{Drawn, Part, Pick, Session, Slot};
 
 /// Seconds since some moment that stays the same.
 pub type Seconds<'a> = &'a dyn Fn() -> f64;
@@ -122,29 +123,33 @@ pub fn decoding(
     for row in 0..sequences {
         let slot = session.open(mix.adapter(backbone, row as u64)?);
         let tokens: Vec<u32> = (0..PROMPT).map(|place| token(backbone, row, place)).collect();
-        session.step(&[Part { slot, tokens: &tokens, logits: false }])?;
+        session.step(&[Part::new(slot, &tokens, false)])?;
         slots.push(slot);
     }
-    let mut place = PROMPT;
-    let mut next: Vec<u32> = (0..sequences).map(|row| token(backbone, row, place)).collect();
+    let filter = Filter::default();
+    let mut streams: Vec<Stream> =
+        (0..sequences as u64).map(|row| Seed::new(row).stream()).collect();
+    let first: Vec<u32> = (0..sequences).map(|row| token(backbone, row, PROMPT)).collect();
+    let mut last: Option<Drawn> = None;
     let rounds = 3;
     let seconds = best(rounds, now, || {
         for _ in 0..steps.div_ceil(rounds).max(1) {
-            let parts: Vec<Part<'_>> = slots
-                .iter()
-                .zip(&next)
-                .map(|(&slot, token)| Part {
-                    slot,
-                    tokens: std::slice::from_ref(token),
-                    logits: true,
-                })
-                .collect();
+            let part = |(row, &slot): (usize, &Slot)| match &last {
+                Some(last) => Part::drawn(slot, last, row),
+                None => Part::new(slot, std::slice::from_ref(&first[row]), true),
+            };
+            let parts: Vec<Part<'_>> = slots.iter().enumerate().map(part).collect();
             let logits = session.step(&parts)?;
-            black_box(logits.of(0)?.first());
-            place += 1;
-            next = (0..sequences).map(|row| token(backbone, row, place)).collect();
+            let picks = streams.iter_mut().enumerate();
+            let temperature = 0.0;
+            let picks =
+                picks.map(|(part, stream)| Pick { part, temperature, filter: &filter, stream });
+            let before = last.replace(logits.draw(picks.collect())?);
+            // As when texts are written: what the step before drew is looked at while this one is computed.
+            black_box(before.map(|drawn| drawn.wait()).transpose()?);
         }
-        Ok(backbone.network.device().synchronize()?)
+        black_box(last.as_ref().map(Drawn::wait).transpose()?);
+        Ok(())
     })?;
     let value = (sequences * steps.div_ceil(rounds).max(1)) as f64 / seconds;
     let words = if sequences == 1 { "sequence" } else { "sequences" };

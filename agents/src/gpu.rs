@@ -7,10 +7,11 @@
 //! (products, norms, rotations) is candle's.
 //!
 //! Without the feature `cuda` nothing here is compiled but [`paged`], whose plain version serves tensors in
-//! main memory and shows what the kernel must give.
+//! main memory and shows what the kernel must give, and [`Arrival`], where nothing is on its way.
 
 #[cfg(not(feature = "cuda"))]
 mod absent;
+mod arrival;
 #[cfg(feature = "cuda")]
 mod compile;
 #[cfg(feature = "cuda")]
@@ -23,6 +24,7 @@ pub(crate) mod paged;
 
 #[cfg(not(feature = "cuda"))]
 pub(crate) use self::absent::{Changes, draw};
+pub(crate) use self::arrival::{Arrival, Shore};
 #[cfg(feature = "cuda")]
 pub(crate) use self::draw::draw;
 #[cfg(feature = "cuda")]

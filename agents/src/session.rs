@@ -14,6 +14,7 @@
 mod apart;
 mod cache;
 mod change;
+mod drawn;
 mod logits;
 mod pass;
 mod plan;
@@ -24,13 +25,15 @@ use std::sync::Arc;
 
 use self::apart::Pages;
 use self::cache::{Kept, Shape};
+pub use self::drawn::Drawn;
+use self::drawn::Source;
 pub use self::logits::{Logits, Pick};
 use self::plan::Listing;
 use self::turn::Turns;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
-use crate::gpu::Changes;
+use crate::gpu::{Changes, Shore};
 use crate::kernel;
 
 /// Rows of a pass on a GPU where nobody says how many sequences there will be.
@@ -49,12 +52,69 @@ pub struct Slot {
 /// What one sequence reads in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
-    /// Who reads.
-    pub slot: Slot,
-    /// The next tokens, at least one.
-    pub tokens: &'a [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub logits: bool,
+    slot: Slot,
+    reads: Reads<'a>,
+    logits: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reads<'a> {
+    Tokens(&'a [u32]),
+    /// The token of a draw.
+    Drawn(&'a Drawn, usize),
+}
+
+impl<'a> Part<'a> {
+    /// A sequence reads its next tokens, at least one; `logits` says whether those after the last of them are
+    /// wanted.
+    #[must_use]
+    pub fn new(slot: Slot, tokens: &'a [u32], logits: bool) -> Self {
+        Self { slot, reads: Reads::Tokens(tokens), logits }
+    }
+
+    /// A sequence reads the token of draw number `index` of an earlier step, which may still be on a GPU; its
+    /// next logits are wanted.
+    #[must_use]
+    pub fn drawn(slot: Slot, drawn: &'a Drawn, index: usize) -> Self {
+        Self { slot, reads: Reads::Drawn(drawn, index), logits: true }
+    }
+
+    /// How many tokens it reads.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self.reads {
+            Reads::Tokens(tokens) => tokens.len(),
+            Reads::Drawn(..) => 1,
+        }
+    }
+
+    /// Whether logits are wanted.
+    #[must_use]
+    pub fn wants_logits(&self) -> bool {
+        self.logits
+    }
+
+    /// What is wrong with it.
+    fn fault(&self, vocabulary: usize) -> Option<String> {
+        match self.reads {
+            Reads::Tokens([]) => Some("a sequence has no tokens to read".to_owned()),
+            Reads::Tokens(tokens) => {
+                let outside = tokens.iter().find(|&&token| token as usize >= vocabulary);
+                outside.map(|token| format!("token {token} is outside {vocabulary}"))
+            }
+            Reads::Drawn(drawn, index) => (index >= drawn.len())
+                .then(|| format!("there is no draw {index} among {}", drawn.len())),
+        }
+    }
+
+    /// What it reads, one after the other.
+    fn inputs(&self) -> impl Iterator<Item = Source<'a>> + use<'a> {
+        let (tokens, drawn) = match self.reads {
+            Reads::Tokens(tokens) => (tokens, None),
+            Reads::Drawn(drawn, index) => ([].as_slice(), drawn.source(index)),
+        };
+        tokens.iter().map(|&token| Source::Here(token)).chain(drawn)
+    }
 }
 
 /// A sequence: whose it is, and what it has read.
@@ -100,6 +160,10 @@ pub struct Session {
     tile: Option<usize>,
     /// What the adapters of the last such pass changed.
     changes: Option<Changes>,
+    /// Where drawn tokens come to.
+    shore: Shore,
+    /// Whether they are said to be on their way in main memory too.
+    is_late: bool,
 }
 
 impl Session {
@@ -125,6 +189,8 @@ impl Session {
             parameters: architecture.parameters(),
             tile: (!backbone.network.device().is_cpu()).then_some(TILE),
             changes: None,
+            shore: Shore::default(),
+            is_late: false,
             backbone,
         })
     }
@@ -142,6 +208,13 @@ impl Session {
     pub fn with_width(mut self, sequences: usize) -> Self {
         let [least, most] = TILES;
         self.tile = self.tile.map(|_| sequences.clamp(least, most).next_power_of_two());
+        self
+    }
+
+    /// The same with drawn tokens that are said to be on their way, as they are from a GPU.
+    #[cfg(test)]
+    pub(crate) fn late(mut self) -> Self {
+        self.is_late = true;
         self
     }
 
@@ -231,18 +304,15 @@ impl Session {
         let mut seen = std::collections::BTreeSet::new();
         for part in parts {
             let room = self.room(part.slot)?;
-            if part.tokens.len() > room {
+            if part.count() > room {
                 let limit = self.backbone.network.architecture().positions;
-                let found = limit - room + part.tokens.len();
+                let found = limit - room + part.count();
                 return Err(ModelError::TooLong { found, limit });
             }
             let fault = if !seen.insert(part.slot) {
                 Some("a sequence occurs twice in one step".to_owned())
-            } else if part.tokens.is_empty() {
-                Some("a sequence has no tokens to read".to_owned())
             } else {
-                let outside = part.tokens.iter().find(|&&token| token as usize >= vocabulary);
-                outside.map(|token| format!("token {token} is outside {vocabulary}"))
+                part.fault(vocabulary)
             };
             if let Some(reason) = fault {
                 return Err(ModelError::Incompatible { doing: "read a text", reason });

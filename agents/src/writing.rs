@@ -11,7 +11,7 @@ use crate::backbone::Backbone;
 use crate::error::Result;
 use crate::sampler::Filter;
 use crate::seed::{Seed, Stream};
-use crate::session::{Logits, Part, Pick, Session, Slot};
+use crate::session::{Drawn, Logits, Part, Pick, Session, Slot};
 
 /// How the tokens of a text are drawn, and when it ends.
 #[derive(Debug)]
@@ -51,11 +51,24 @@ pub struct Text {
 pub(crate) struct Draft {
     draw: Draw,
     tokens: Vec<u32>,
+    next: Next,
+}
+
+/// What a text reads next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Its prompt.
+    Prompt,
+    Token(u32),
+    /// What draw number so many of the last step gave, which is not known yet.
+    Drawn(usize),
+    /// Nothing: it has ended.
+    Nothing,
 }
 
 impl Draft {
     pub(crate) fn new(draw: Draw) -> Self {
-        Self { draw, tokens: Vec::new() }
+        Self { draw, tokens: Vec::new(), next: Next::Prompt }
     }
 
     /// How the next token is drawn, from the logits of a part.
@@ -64,38 +77,98 @@ impl Draft {
         Pick { part, temperature: *temperature, filter, stream }
     }
 
-    /// Takes in a drawn token and gives it to be read; none where the text has ended.
-    fn push(&mut self, token: u32) -> Option<u32> {
+    /// Takes in a drawn token.
+    fn push(&mut self, token: u32) {
         let draw = &self.draw;
-        if self.tokens.len() >= draw.max_tokens {
-            return None;
+        let is_full = self.tokens.len() >= draw.max_tokens;
+        if !is_full {
+            self.tokens.push(token);
         }
-        self.tokens.push(token);
         let ends = draw.stop.contains(&token) || self.tokens.len() >= draw.max_tokens;
-        (!ends).then_some(token)
+        self.next = if ends || is_full { Next::Nothing } else { Next::Token(token) };
+    }
+
+    /// Whether its prompt is still to be read.
+    pub(crate) fn is_new(&self) -> bool {
+        self.next == Next::Prompt
+    }
+
+    /// Whether nothing can come after what it has: the context may have room for `room` more tokens.
+    pub(crate) fn has_ended(&self, room: usize) -> bool {
+        self.next == Next::Nothing || (room == 0 && matches!(self.next, Next::Token(_)))
     }
 
     /// The text as it is now.
     pub(crate) fn end(self) -> Text {
-        let Self { draw, mut tokens } = self;
+        let Self { draw, mut tokens, .. } = self;
         let stop = tokens.pop_if(|last| draw.stop.contains(last));
         Text { tokens, stop }
     }
 }
 
-/// Draws the next token of each draft from the logits of its part; gives those to be read, none where a text
-/// has ended.
+/// What the last step drew for texts in progress, while nobody here knows it yet.
 ///
-/// # Errors
-/// When a GPU fails.
-pub(crate) fn extend<'a>(
-    drafts: impl Iterator<Item = (&'a mut Draft, usize)>,
-    logits: &Logits,
-) -> Result<Vec<Option<u32>>> {
-    let mut drafts: Vec<(&mut Draft, usize)> = drafts.collect();
-    let picks = drafts.iter_mut().map(|(draft, part)| draft.pick(*part));
-    let tokens = logits.draw(picks.collect())?;
-    Ok(drafts.into_iter().zip(tokens).map(|((draft, _), token)| draft.push(token)).collect())
+/// A step on a GPU is begun before the tokens of the last one have come. A text that ends with one of them has
+/// then read it for nothing; nobody sees what was drawn after it.
+#[derive(Debug, Default)]
+pub(crate) struct Draws {
+    last: Option<Drawn>,
+}
+
+impl Draws {
+    /// What a text reads in the next step; none while its prompt is read, where its next token is its last,
+    /// and where its context, which has `room` for more tokens, is full.
+    pub(crate) fn part<'a>(
+        &'a self,
+        draft: &'a Draft,
+        slot: Slot,
+        room: usize,
+    ) -> Option<Part<'a>> {
+        let goes_on = room > 0 && draft.tokens.len() + 1 < draft.draw.max_tokens;
+        match &draft.next {
+            Next::Token(token) => Some(Part::new(slot, std::slice::from_ref(token), true)),
+            &Next::Drawn(index) if goes_on => Some(Part::drawn(slot, self.last.as_ref()?, index)),
+            _ => None,
+        }
+    }
+
+    /// Draws a token for each draft that has a part, from the logits of that part, and lets every draft take
+    /// in what is known: the tokens of the step before, and those of this one where nobody waits for them.
+    ///
+    /// # Errors
+    /// When a GPU fails.
+    pub(crate) fn extend(
+        &mut self,
+        drafts: &mut [(&mut Draft, Option<usize>)],
+        logits: &Logits,
+    ) -> Result<()> {
+        let picks = drafts.iter_mut().filter_map(|(draft, part)| Some(draft.pick((*part)?)));
+        let drawn = logits.draw(picks.collect())?;
+        if let Some(last) = self.last.take() {
+            take_in(drafts, &last.wait()?);
+        }
+        let coming = drafts.iter_mut().filter(|(_, part)| part.is_some());
+        for (index, (draft, _)) in coming.enumerate() {
+            if draft.next != Next::Nothing {
+                draft.next = Next::Drawn(index);
+            }
+        }
+        if drawn.is_here() {
+            take_in(drafts, &drawn.wait()?);
+        } else {
+            self.last = Some(drawn);
+        }
+        Ok(())
+    }
+}
+
+/// Gives drafts the tokens of the draws that they wait for.
+fn take_in(drafts: &mut [(&mut Draft, Option<usize>)], tokens: &[u32]) {
+    for (draft, _) in drafts {
+        if let Next::Drawn(index) = draft.next {
+            draft.push(tokens[index]);
+        }
+    }
 }
 
 /// A prompt and how to go on with it.
@@ -117,13 +190,6 @@ impl Row {
     }
 }
 
-/// A text in progress, and where what it has read is.
-struct Going<'a> {
-    slot: Slot,
-    next: u32,
-    draft: &'a mut Draft,
-}
-
 /// Writes the texts of all rows, in their order. Neighbours with the same weights and prompt share reading it.
 ///
 /// # Errors
@@ -132,7 +198,10 @@ pub fn write(backbone: &Arc<Backbone>, rows: Vec<Row>) -> Result<Vec<Text>> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let mut session = Session::new(Arc::clone(backbone))?;
+    write_in(Session::new(Arc::clone(backbone))?, rows)
+}
+
+fn write_in(mut session: Session, rows: Vec<Row>) -> Result<Vec<Text>> {
     // Which of the prompts, that are all different, each row has.
     let (mut slots, mut prompts, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for (index, row) in rows.iter().enumerate() {
@@ -142,39 +211,39 @@ pub fn write(backbone: &Arc<Backbone>, rows: Vec<Row>) -> Result<Vec<Text>> {
         }
         places.push(slots.len() - 1);
     }
-    let part = |(&slot, &tokens)| Part { slot, tokens, logits: true };
+    let part = |(&slot, &tokens)| Part::new(slot, tokens, true);
     let parts: Vec<Part<'_>> = slots.iter().zip(&prompts).map(part).collect();
     let logits = session.step(&parts)?;
-    let mut drafts: Vec<Draft> = rows.into_iter().map(|row| Draft::new(row.draw)).collect();
-    let drawn = extend(drafts.iter_mut().zip(places.iter().copied()), &logits)?;
-    let mut going = Vec::with_capacity(drafts.len());
-    for ((draft, next), at) in drafts.iter_mut().zip(drawn).zip(places) {
-        if let Some(next) = next
-            && session.room(slots[at])? > 0
-        {
-            going.push(Going { slot: session.fork(slots[at])?, next, draft });
-        }
-    }
+    let (mut drafts, mut draws) = (Vec::with_capacity(rows.len()), Draws::default());
+    drafts.extend(rows.into_iter().map(|row| Draft::new(row.draw)));
+    let all = drafts.iter_mut().zip(places.iter().map(|&place| Some(place)));
+    draws.extend(&mut all.collect::<Vec<_>>(), &logits)?;
+    let own = places.iter().map(|&place| session.fork(slots[place]));
+    let own = own.collect::<Result<Vec<Slot>>>()?;
     slots.into_iter().for_each(|slot| session.close(slot));
-    while !going.is_empty() {
-        let parts: Vec<Part<'_>> = going
-            .iter()
-            .map(|text| {
-                let tokens = std::slice::from_ref(&text.next);
-                Part { slot: text.slot, tokens, logits: true }
-            })
-            .collect();
-        let logits = session.step(&parts)?;
-        let parts = going.iter_mut().enumerate().map(|(at, text)| (&mut *text.draft, at));
-        let drawn = extend(parts, &logits)?;
-        let mut stay = Vec::with_capacity(going.len());
-        for (text, next) in going.into_iter().zip(drawn) {
-            match next {
-                Some(next) if session.room(text.slot)? > 0 => stay.push(Going { next, ..text }),
-                _ => session.close(text.slot),
+    loop {
+        let mut going = Vec::with_capacity(drafts.len());
+        for (draft, &slot) in drafts.iter_mut().zip(&own) {
+            let room = session.room(slot).unwrap_or_default();
+            if draft.has_ended(room) {
+                session.close(slot);
+            } else {
+                going.push((draft, slot, room));
             }
         }
-        going = stay;
+        if going.is_empty() {
+            break;
+        }
+        let mut parts = Vec::with_capacity(going.len());
+        let mut places = Vec::with_capacity(going.len());
+        for (draft, slot, room) in &going {
+            let part = draws.part(draft, *slot, *room);
+            places.push(part.is_some().then_some(parts.len()));
+            parts.extend(part);
+        }
+        let logits = session.step(&parts)?;
+        let going = going.into_iter().map(|(draft, ..)| draft).zip(places);
+        draws.extend(&mut going.collect::<Vec<_>>(), &logits)?;
     }
     Ok(drafts.into_iter().map(Draft::end).collect())
 }

@@ -60,7 +60,7 @@ fn an_agent_more_takes_its_adapter_and_its_cache() {
         let spec = AdapterSpec { method: method.clone(), head: None };
         let adapter = Adapter::initial(spec, &backbone, Seed::new(number)).unwrap();
         let slot = session.open(Some(Arc::new(adapter)));
-        session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+        session.step(&[Part::new(slot, &tokens, true)]).unwrap();
     };
     // What is made once, by the first agents, is not theirs.
     (0..4).for_each(&mut join);

@@ -59,18 +59,19 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Rows of one token each, every one at its own position of some sequence; what came before them is
-    /// nobody's business here.
+    /// Rows of one token each, `[rows]`, every one at its own position of some sequence; what came before them
+    /// is nobody's business here.
     ///
     /// # Errors
     /// When there is not a position for each token.
-    pub(crate) fn apart(ids: Vec<u32>, positions: Vec<u32>, device: &Device) -> Result<Self> {
-        if ids.len() != positions.len() {
-            let reason = format!("{} tokens have {} positions", ids.len(), positions.len());
+    pub(crate) fn apart(ids: &Tensor, positions: Vec<u32>) -> Result<Self> {
+        let count = ids.elem_count();
+        if count != positions.len() {
+            let reason = format!("{count} tokens have {} positions", positions.len());
             return Err(ModelError::Examples(reason));
         }
-        let spans = vec![Span::default(); ids.len()];
-        let ids = Tensor::from_vec(ids, (positions.len(), 1), device)?;
+        let spans = vec![Span::default(); count];
+        let ids = ids.reshape((count, 1))?;
         Ok(Self { ids, lead: 0, spans, apart: Some(positions) })
     }
 

@@ -12,7 +12,7 @@ use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
 use crate::session::{Part, Session, Slot};
-use crate::writing::{self, Draft, Text};
+use crate::writing::{Draft, Draws, Text};
 
 /// The shortest beginning that is worth keeping, in tokens.
 const SHORTEST: usize = 8;
@@ -27,8 +27,6 @@ struct Running {
     read: usize,
     /// Where the prompt stops being like the last one of its agent: what was read up to there is kept.
     keep_at: Option<usize>,
-    /// The token to read next, once the prompt was read.
-    next: Option<u32>,
     text: Draft,
     answer: Answer<Got>,
     bytes: u64,
@@ -55,6 +53,7 @@ struct Beginning {
 pub(super) struct Desk {
     session: Session,
     running: Vec<Running>,
+    draws: Draws,
     beginnings: Vec<Beginning>,
     requests: u64,
 }
@@ -63,7 +62,15 @@ impl Desk {
     /// With room for about so many sequences at once.
     pub(super) fn new(backbone: Arc<Backbone>, sequences: usize) -> Result<Self> {
         let session = Session::new(backbone)?.with_width(sequences);
-        Ok(Self { session, running: Vec::new(), beginnings: Vec::new(), requests: 0 })
+        let (running, draws, beginnings) = (Vec::new(), Draws::default(), Vec::new());
+        Ok(Self { session, running, draws, beginnings, requests: 0 })
+    }
+
+    /// The same with tokens that come late, as they do from a GPU.
+    #[cfg(test)]
+    pub(super) fn late(mut self) -> Self {
+        self.session = self.session.late();
+        self
     }
 
     pub(super) fn is_of(&self, backbone: &Arc<Backbone>) -> bool {
@@ -140,8 +147,8 @@ impl Desk {
         }
         let (slot, read, keep_at) = self.open(&key.1, &adapter, &prompt, spare);
         meter.shared(read);
-        let (next, text) = (None, Draft::new(draw));
-        self.running.push(Running { key, slot, prompt, read, keep_at, next, text, answer, bytes });
+        let text = Draft::new(draw);
+        self.running.push(Running { key, slot, prompt, read, keep_at, text, answer, bytes });
         true
     }
 
@@ -193,24 +200,27 @@ impl Desk {
     pub(super) fn step(&mut self, limits: &Limits, meter: &Meter) {
         let mut left = limits.prompt_tokens.max(1);
         let mut parts = Vec::with_capacity(self.running.len());
-        let mut chosen = Vec::with_capacity(self.running.len());
+        let mut places = Vec::with_capacity(self.running.len());
         let (mut read, mut written) = (0, 0);
-        for (place, running) in self.running.iter().enumerate() {
+        for running in &self.running {
             let slot = running.slot;
-            if let Some(next) = &running.next {
-                parts.push(Part { slot, tokens: std::slice::from_ref(next), logits: true });
-                written += 1;
+            let part = if !running.text.is_new() {
+                let room = self.session.room(slot).unwrap_or_default();
+                let part = self.draws.part(&running.text, slot, room);
+                written += part.iter().len();
+                part
             } else if left > 0 {
                 let end = running.keep_at.filter(|&at| at > running.read);
                 let end = end.unwrap_or(running.prompt.len()).min(running.read + left);
                 let tokens = &running.prompt[running.read..end];
                 left -= tokens.len();
                 read += tokens.len();
-                parts.push(Part { slot, tokens, logits: end == running.prompt.len() });
+                Some(Part::new(slot, tokens, end == running.prompt.len()))
             } else {
-                continue;
-            }
-            chosen.push(place);
+                None
+            };
+            places.push(part.is_some().then_some(parts.len()));
+            parts.extend(part);
         }
         meter.stepped(parts.len(), read, written);
         let logits = match self.session.step(&parts) {
@@ -218,32 +228,23 @@ impl Desk {
             Err(error) => return self.fail(&error),
         };
         let read: Vec<(usize, bool)> =
-            parts.iter().map(|part| (part.tokens.len(), part.logits)).collect();
-        let mut part = vec![None; self.running.len()];
-        for (index, &place) in chosen.iter().enumerate() {
-            part[place] = Some(index);
-        }
-        let drafts = self.running.iter_mut().zip(&part).filter_map(|(running, part)| {
-            part.filter(|&part| read[part].1).map(|part| (&mut running.text, part))
-        });
-        let mut drawn = match writing::extend(drafts, &logits) {
-            Ok(drawn) => drawn.into_iter(),
-            Err(error) => return self.fail(&error),
-        };
-        let mut ended = vec![false; self.running.len()];
-        for ((running, part), ended) in self.running.iter_mut().zip(part).zip(&mut ended) {
-            let Some((count, has_drawn)) = part.map(|part| read[part]) else { continue };
-            running.took(count);
-            if has_drawn {
-                running.next = drawn.next().flatten();
-                *ended = running.next.is_none();
+            parts.iter().map(|part| (part.count(), part.wants_logits())).collect();
+        for (running, place) in self.running.iter_mut().zip(&places) {
+            if running.text.is_new() {
+                running.read += place.map_or(0, |place| read[place].0);
             }
+        }
+        let drafts = self.running.iter_mut().map(|running| &mut running.text);
+        let places = places.into_iter().map(|place| place.filter(|&place| read[place].1));
+        let mut drafts: Vec<_> = drafts.zip(places).collect();
+        if let Err(error) = self.draws.extend(&mut drafts, &logits) {
+            return self.fail(&error);
         }
         self.keep_beginnings();
         let mut stay = Vec::with_capacity(self.running.len());
-        for (running, ended) in std::mem::take(&mut self.running).into_iter().zip(ended) {
-            let full = !ended && self.session.room(running.slot).is_ok_and(|room| room == 0);
-            if ended || full {
+        for running in std::mem::take(&mut self.running) {
+            let room = self.session.room(running.slot).unwrap_or_default();
+            if running.text.has_ended(room) {
                 self.leave(running, Ok(()));
             } else {
                 stay.push(running);
@@ -255,6 +256,7 @@ impl Desk {
     /// Ends every sequence with what went wrong.
     fn fail(&mut self, error: &ModelError) {
         let reason = error.to_string();
+        self.draws = Draws::default();
         for running in std::mem::take(&mut self.running) {
             self.leave(running, Err(ModelError::Step(reason.clone())));
         }
@@ -283,14 +285,5 @@ impl Desk {
         }
         let Running { text, answer, .. } = running;
         answer.send(outcome.map(|()| Got::Text(text.end())));
-    }
-}
-
-impl Running {
-    /// Takes in that `count` tokens were read.
-    fn took(&mut self, count: usize) {
-        if self.next.take().is_none() {
-            self.read += count;
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 
-use super::Ask;
+use super::{Arrival, Ask, Shore};
 use crate::adapter::Adapter;
 use crate::backbone::names::Module;
 
@@ -32,6 +32,6 @@ impl Changes {
     }
 }
 
-pub(crate) fn draw(_logits: &Tensor, _asks: &[Ask]) -> Result<Vec<u32>> {
+pub(crate) fn draw(_logits: &Tensor, _asks: &[Ask], _shore: &Shore) -> Result<Arrival> {
     candle_core::bail!("this program was built without the feature cuda")
 }

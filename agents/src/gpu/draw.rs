@@ -1,5 +1,5 @@
 //! Drawing tokens where the logits are, by the kernel of `draw.cu`: what comes back to main memory is a token
-//! for each row, not its logits.
+//! for each row, not its logits, and nobody waits for it here.
 
 #![expect(unsafe_code, reason = "a kernel is given addresses; the launch says why it may")]
 
@@ -7,9 +7,9 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
 use candle_core::{DType, Device, Result, Tensor, builder_arg};
 
-use super::Ask;
 use super::compile::{self, Source, grid};
 use super::memory::with;
+use super::{Arrival, Ask, Shore};
 
 pub(super) const SOURCE: Source = Source { name: "draw", text: include_str!("draw.cu") };
 /// Threads of a block: one block has one row.
@@ -24,7 +24,7 @@ pub(super) fn shape() -> compile::Shape {
 ///
 /// # Errors
 /// When the logits are not on a GPU, or there is not one ask for each row.
-pub(crate) fn draw(logits: &Tensor, asks: &[Ask]) -> Result<Vec<u32>> {
+pub(crate) fn draw(logits: &Tensor, asks: &[Ask], shore: &Shore) -> Result<Arrival> {
     let Device::Cuda(device) = logits.device() else { candle_core::bail!("there is no GPU") };
     let (rows, vocabulary) = logits.dims2()?;
     if rows != asks.len() {
@@ -41,5 +41,5 @@ pub(crate) fn draw(logits: &Tensor, asks: &[Ask]) -> Result<Vec<u32>> {
         // SAFETY: there are as many asks and tokens as rows, and a row has `vocabulary` logits.
         unsafe { launch.launch(grid([rows, 1, 1], THREADS)) }.w().map(drop)
     })?;
-    device.clone_dtoh(&tokens)
+    shore.send(tokens, device)
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use super::drawn::Source;
 use super::logits::Numbers;
-use super::pass::Input;
 use super::{Logits, Part, Read, Session};
 use crate::adapter::Adapter;
 use crate::backbone::{Apart, Pass, Rows, Tokens};
@@ -44,10 +44,18 @@ impl Pages {
     }
 }
 
+/// What a row reads.
+#[derive(Clone, Copy)]
+enum Input<'p> {
+    Token(Source<'p>),
+    /// A vector of the adapter's prompt.
+    Prompt(usize),
+}
+
 /// One token of one part.
-struct Row {
+struct Row<'p> {
     part: usize,
-    input: Input,
+    input: Input<'p>,
     position: usize,
     /// Whether the logits after it are wanted.
     wanted: bool,
@@ -76,9 +84,9 @@ impl Session {
                 Some(prompt) if length == 0 => prompt.dim(0)?,
                 _ => 0,
             };
-            let tokens = parts[part].tokens.iter().map(|&token| Input::Token(token));
-            let inputs = (0..ahead).map(Input::Prompt).chain(tokens);
-            let last = ahead + parts[part].tokens.len();
+            let inputs =
+                (0..ahead).map(Input::Prompt).chain(parts[part].inputs().map(Input::Token));
+            let last = ahead + parts[part].count();
             rows.extend(inputs.enumerate().map(|(index, input)| Row {
                 part,
                 input,
@@ -147,7 +155,12 @@ impl Session {
     }
 
     /// One pass of these rows.
-    fn pass_apart(&mut self, parts: &[Part<'_>], rows: &[Row], logits: &mut Logits) -> Result<()> {
+    fn pass_apart(
+        &mut self,
+        parts: &[Part<'_>],
+        rows: &[Row<'_>],
+        logits: &mut Logits,
+    ) -> Result<()> {
         let backbone = Arc::clone(&self.backbone);
         let network = &backbone.network;
         let (shape, device) = (self.shape, network.device());
@@ -159,7 +172,7 @@ impl Session {
             let Some(pages) = self.pages_of(parts, own[0].part) else { continue };
             pages.reserve(end, shape, &network.outer().embedding)?;
             let place =
-                |row: &Row| Some(Place { sequence: sequences.len(), position: row.position });
+                |row: &Row<'_>| Some(Place { sequence: sequences.len(), position: row.position });
             places.extend(own.iter().map(place));
             sequences.push(pages.all.clone());
         }
@@ -171,15 +184,7 @@ impl Session {
         if !self.changes.as_ref().is_some_and(|changes| changes.is_of(&owners)) {
             self.changes = Changes::new(&owners, device)?;
         }
-        let mut ids: Vec<u32> = rows
-            .iter()
-            .map(|row| match row.input {
-                Input::Token(token) => token,
-                Input::Prompt(_) => 0,
-            })
-            .collect();
-        ids.resize(count, 0);
-        let tokens = Tokens::apart(ids, paged.positions(), device)?;
+        let tokens = Tokens::apart(&ids(rows, count, device)?, paged.positions())?;
         let groups = Rows::group(owners.iter().map(Option::as_deref));
         let mut pass = Pass {
             rows: &groups,
@@ -213,8 +218,37 @@ impl Session {
     }
 }
 
+/// The tokens of `count` rows, `[count]`; 0 where none is read. Those that are on the device stay there.
+fn ids(rows: &[Row<'_>], count: usize, device: &Device) -> Result<Tensor> {
+    let mut known = vec![0; count];
+    let mut places: Vec<u32> = (0..count as u32).collect();
+    let mut drawn: Vec<&Tensor> = Vec::new();
+    let mut ends = vec![count];
+    for (at, row) in rows.iter().enumerate() {
+        match row.input {
+            Input::Token(Source::Here(token)) => known[at] = token,
+            Input::Token(Source::There(tokens, place)) => {
+                let which = drawn.iter().position(|other| other.id() == tokens.id());
+                let which = which.unwrap_or(drawn.len());
+                if which == drawn.len() {
+                    drawn.push(tokens);
+                    ends.push(ends[which] + tokens.elem_count());
+                }
+                places[at] = (ends[which] + place) as u32;
+            }
+            Input::Prompt(_) => {}
+        }
+    }
+    let known = Tensor::new(known, device)?;
+    if drawn.is_empty() {
+        return Ok(known);
+    }
+    drawn.insert(0, &known);
+    Ok(Tensor::cat(&drawn, 0)?.index_select(&Tensor::new(places, device)?, 0)?)
+}
+
 /// Puts the vectors of prompts where no token is read, `[rows, 1, hidden]`.
-fn with_prompts(x: Tensor, rows: &[Row], owners: &[Option<Arc<Adapter>>]) -> Result<Tensor> {
+fn with_prompts(x: Tensor, rows: &[Row<'_>], owners: &[Option<Arc<Adapter>>]) -> Result<Tensor> {
     let mut pieces = Vec::new();
     let mut done = 0;
     for (index, row) in rows.iter().enumerate() {

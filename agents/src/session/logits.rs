@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::Rng;
 use rayon::prelude::*;
 
+use super::drawn::{Drawn, Token};
 use crate::error::Result;
-use crate::gpu;
+use crate::gpu::{self, Arrival, Shore};
 use crate::sampler::{Filter, pick};
 use crate::seed::Stream;
 
@@ -40,12 +41,16 @@ pub struct Logits {
     pub(super) passes: Vec<Numbers>,
     /// The pass and the row of each part's logits.
     pub(super) places: Vec<Option<(usize, usize)>>,
+    /// Where tokens come to from a GPU.
+    shore: Shore,
+    /// Whether tokens are said to be on their way although nothing of them is: a test of who waits for them.
+    is_late: bool,
 }
 
 impl Logits {
     /// None yet, for so many parts.
-    pub(super) fn of_parts(width: usize, parts: usize) -> Self {
-        Self { width, passes: Vec::new(), places: vec![None; parts] }
+    pub(super) fn of_parts(width: usize, parts: usize, shore: Shore, is_late: bool) -> Self {
+        Self { width, passes: Vec::new(), places: vec![None; parts], shore, is_late }
     }
 
     /// The logits of a part, `[vocabulary]`; empty where the part did not want them.
@@ -60,12 +65,14 @@ impl Logits {
         }
     }
 
-    /// A token for each draw, in their order: drawn where the logits are. A part without logits gives 0.
+    /// A token for each draw, in their order: drawn where the logits are, and not waited for. A part without
+    /// logits gives 0.
     ///
     /// # Errors
     /// When a GPU fails.
-    pub fn draw(&self, draws: Vec<Pick<'_>>) -> Result<Vec<u32>> {
-        let mut tokens = vec![0; draws.len()];
+    pub fn draw(&self, draws: Vec<Pick<'_>>) -> Result<Drawn> {
+        let mut tokens = vec![Token::Here(0); draws.len()];
+        let mut arrivals = Vec::new();
         let mut here = Vec::new();
         let mut there: Vec<Vec<(usize, usize, Pick<'_>)>> = Vec::new();
         there.resize_with(self.passes.len(), Vec::new);
@@ -85,7 +92,14 @@ impl Logits {
                 (at, pick(logits, draw.temperature, draw.filter, draw.stream))
             })
             .collect();
-        drawn.into_iter().for_each(|(at, token)| tokens[at] = token);
+        if self.is_late {
+            let all: Vec<u32> = drawn.iter().map(|&(_, token)| token).collect();
+            let places = drawn.iter().enumerate();
+            places.for_each(|(place, &(at, _))| tokens[at] = Token::Coming(0, place));
+            arrivals.push(Arrival::here(Tensor::new(all, &Device::Cpu)?));
+        } else {
+            drawn.into_iter().for_each(|(at, token)| tokens[at] = Token::Here(token));
+        }
         for (pass, draws) in self.passes.iter().zip(there) {
             let Numbers::There(all) = pass else { continue };
             if draws.is_empty() {
@@ -97,10 +111,11 @@ impl Logits {
                 asks[row] = ask(draw.filter, draw.temperature, draw.stream);
                 places.push((at, row));
             }
-            let drawn = gpu::draw(all, &asks)?;
-            places.into_iter().for_each(|(at, row)| tokens[at] = drawn[row]);
+            let coming = |row| Token::Coming(arrivals.len(), row);
+            places.into_iter().for_each(|(at, row)| tokens[at] = coming(row));
+            arrivals.push(gpu::draw(all, &asks, &self.shore)?);
         }
-        Ok(tokens)
+        Ok(Drawn { tokens, arrivals })
     }
 }
 

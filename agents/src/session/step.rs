@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cache::Kept;
+use super::drawn::Source;
 use super::logits::Numbers;
 use super::pass::{Given, Input, Pass, Row, Run};
 use super::plan::{Listing, plan};
@@ -50,7 +51,7 @@ impl Session {
     pub fn step(&mut self, parts: &[Part<'_>]) -> Result<Logits> {
         self.check(parts)?;
         let width = self.backbone.network.architecture().vocabulary;
-        let mut logits = Logits::of_parts(width, parts.len());
+        let mut logits = Logits::of_parts(width, parts.len(), self.shore.clone(), self.is_late);
         let (mut reading, mut apart) = (Vec::new(), Vec::new());
         for (index, part) in parts.iter().enumerate() {
             let Some(sequence) = self.places[part.slot.index].1.as_ref() else { continue };
@@ -63,12 +64,16 @@ impl Session {
                         Some(prompt) if kept.length == 0 => prompt.dim(0)?,
                         _ => 0,
                     };
-                    let tokens = part.tokens.iter().map(|&token| Input::Token(token));
+                    let tokens = part.inputs().map(|source| match source {
+                        Source::Here(token) => Ok(Input::Token(token)),
+                        Source::There(all, at) => Ok(Input::Token(all.get(at)?.to_scalar()?)),
+                    });
+                    let prompt = (0..ahead).map(|at| Ok(Input::Prompt(at)));
                     reading.push(Reading {
                         part: index,
                         slot: part.slot.index,
                         adapter,
-                        inputs: (0..ahead).map(Input::Prompt).chain(tokens).collect(),
+                        inputs: prompt.chain(tokens).collect::<Result<_>>()?,
                         done: 0,
                         taken: 0,
                         kept: Kept::default(),

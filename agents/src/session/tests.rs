@@ -15,6 +15,7 @@ use crate::probe;
 use crate::seed::Seed;
 
 mod company;
+mod drawn;
 #[cfg(feature = "cuda")]
 mod gpu;
 
@@ -114,15 +115,12 @@ fn every_family_reads_as_its_network_does() {
             let (long, short) = (text(40, 1), text(5, 2));
             let (a, b) = (session.open(None), session.open(None));
             let read = |session: &mut Session, slot, tokens: &[u32]| {
-                let logits = session.step(&[Part { slot, tokens, logits: true }]).unwrap();
+                let logits = session.step(&[Part::new(slot, tokens, true)]).unwrap();
                 logits.of(0).unwrap().to_vec()
             };
             read(&mut session, a, &long[..30]);
             read(&mut session, b, &short[..4]);
-            let parts = [
-                Part { slot: a, tokens: &long[30..], logits: true },
-                Part { slot: b, tokens: &short[4..], logits: true },
-            ];
+            let parts = [Part::new(a, &long[30..], true), Part::new(b, &short[4..], true)];
             let logits = session.step(&parts).unwrap();
             for (part, tokens) in [&long, &short].into_iter().enumerate() {
                 let worst = difference(&logits.of(part).unwrap(), &whole(&backbone, None, tokens));
@@ -148,10 +146,8 @@ fn every_adapter_reads_as_its_network_does_beside_all_others() {
         for from in [0..5, 5..6, 6..8] {
             let part = |(&slot, text): (&Slot, &Vec<u32>)| (slot, text[from.clone()].to_vec());
             let cut: Vec<_> = slots.iter().zip(&texts).map(part).collect();
-            let parts: Vec<_> = cut
-                .iter()
-                .map(|(slot, tokens)| Part { slot: *slot, tokens, logits: from.end == 8 })
-                .collect();
+            let parts: Vec<_> =
+                cut.iter().map(|(slot, tokens)| Part::new(*slot, tokens, from.end == 8)).collect();
             let logits = session.step(&parts).unwrap();
             if from.end < 8 {
                 assert!(logits.of(0).unwrap().is_empty());
@@ -172,10 +168,7 @@ fn sequences_come_and_go_without_touching_others() {
     for mut session in sessions(&backbone) {
         let (a, b) = (session.open(None), session.open(None));
         let (one, two) = (text(6, 1), text(8, 5));
-        let parts = [
-            Part { slot: a, tokens: &one, logits: false },
-            Part { slot: b, tokens: &two, logits: false },
-        ];
+        let parts = [Part::new(a, &one, false), Part::new(b, &two, false)];
         session.step(&parts).unwrap();
         let fork = session.fork(b).unwrap();
         session.close(a);
@@ -184,11 +177,8 @@ fn sequences_come_and_go_without_touching_others() {
         assert_ne!(a, c, "the place is taken again, the slot is not");
         let mut expected = two.clone();
         expected.extend([9, 4]);
-        let parts = [
-            Part { slot: c, tokens: &one, logits: true },
-            Part { slot: b, tokens: &[9], logits: false },
-            Part { slot: fork, tokens: &[9, 4], logits: true },
-        ];
+        let parts =
+            [Part::new(c, &one, true), Part::new(b, &[9], false), Part::new(fork, &[9, 4], true)];
         let logits = session.step(&parts).unwrap();
         assert!(difference(&logits.of(0).unwrap(), &whole(&backbone, None, &one)) < 1e-5);
         assert!(difference(&logits.of(2).unwrap(), &whole(&backbone, None, &expected)) < 1e-5);
@@ -204,14 +194,14 @@ fn what_cannot_be_read_is_refused_as_a_whole() {
     let mut session = Session::new(Arc::clone(&backbone)).unwrap();
     let (a, b) = (session.open(None), session.open(None));
     let long = vec![3; limit + 1];
-    let good = Part { slot: a, tokens: &[1, 2], logits: true };
+    let good = Part::new(a, &[1, 2], true);
     for (tokens, slot, says) in [
         (long.as_slice(), b, "more than the context"),
         (&[], b, "no tokens"),
         (&[vocabulary], b, "outside"),
         (&[1], a, "twice"),
     ] {
-        let error = session.step(&[good, Part { slot, tokens, logits: true }]).unwrap_err();
+        let error = session.step(&[good, Part::new(slot, tokens, true)]).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert_eq!(session.length(a).unwrap(), 0);
     }
@@ -250,7 +240,7 @@ fn weights_in_blocks_of_eight_bits_are_read_as_they_are() {
     assert!(session.direct && blocks.weights().values().any(|w| matches!(w, Weight::Quantized(_))));
     let slot = session.open(None);
     let tokens = text(20, 3);
-    let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+    let logits = session.step(&[Part::new(slot, &tokens, true)]).unwrap();
     // What maps read is rounded to 8 bits, as in the network on the same blocks, and the roundings of both
     // differ from the network that rounds nothing by as much.
     let exact = whole(&expanded, None, &tokens);
@@ -286,7 +276,7 @@ fn half_precision_is_computed_in_f32() {
         assert!(session.direct);
         let slot = session.open(Some(adapter));
         let tokens = text(20, 3);
-        let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+        let logits = session.step(&[Part::new(slot, &tokens, true)]).unwrap();
         let worst = difference(&logits.of(0).unwrap(), &whole(&wide, Some(&rounded), &tokens));
         assert!(worst < 1e-5, "{dtype:?}: {worst}");
     }
@@ -316,7 +306,7 @@ fn written(
         for &cut in cuts {
             let part = |&i: &usize| {
                 let tokens = &texts[i][from..cut.min(texts[i].len())];
-                Part { slot: slots[i], tokens, logits: cut == usize::MAX }
+                Part::new(slots[i], tokens, cut == usize::MAX)
             };
             let parts: Vec<Part<'_>> = group.iter().map(part).collect();
             let logits = session.step(&parts).unwrap();
@@ -330,7 +320,7 @@ fn written(
             let parts: Vec<Part<'_>> = group
                 .iter()
                 .zip(&tokens)
-                .map(|(&i, tokens)| Part { slot: slots[i], tokens, logits: true })
+                .map(|(&i, tokens)| Part::new(slots[i], tokens, true))
                 .collect();
             let logits = session.step(&parts).unwrap();
             for (place, &i) in group.iter().enumerate() {

@@ -153,3 +153,36 @@ fn a_text_ends_at_its_length_at_a_stop_and_where_the_context_ends() {
     assert!(refused.to_string().contains("no tokens"), "{refused}");
     assert!(write(&backbone, Vec::new()).unwrap().is_empty());
 }
+
+/// A session whose steps begin before anybody has seen the tokens of the last one, as on a GPU.
+fn late(backbone: &Arc<Backbone>) -> Session {
+    Session::new(Arc::clone(backbone)).unwrap().late()
+}
+
+#[test]
+fn texts_whose_tokens_come_late_are_the_same() {
+    let backbone = golden("llama");
+    let adapters = adapters(&backbone);
+    let expected = write(&backbone, rows(&adapters)).unwrap();
+    assert_eq!(write_in(late(&backbone), rows(&adapters)).unwrap(), expected);
+    let backbone = Arc::new(builtin::polylogue_tiny(&Device::Cpu).unwrap());
+    let positions = backbone.network.architecture().positions;
+    let long = |length: usize| (0..length).map(|place| (place % 50 + 20) as u32).collect();
+    let free = write(&backbone, vec![row_of(prompt(6), 8, Vec::new())]).unwrap();
+    let all = || {
+        let mut all: Vec<Row> = [positions - 2, positions - 1, positions]
+            .map(|length| row_of(long(length), 99, Vec::new()))
+            .into();
+        all.extend((0..4).map(|most| row_of(prompt(6), most, Vec::new())));
+        all.extend(free[0].tokens.iter().map(|&stop| row_of(prompt(6), 8, vec![stop])));
+        all
+    };
+    let expected = write(&backbone, all()).unwrap();
+    let lengths: Vec<usize> = expected.iter().map(|text| text.tokens.len()).collect();
+    assert_eq!(lengths[..7], [3, 2, 1, 0, 1, 2, 3]);
+    assert_eq!(write_in(late(&backbone), all()).unwrap(), expected);
+}
+
+fn row_of(prompt: Vec<u32>, max_tokens: usize, stop: Vec<u32>) -> Row {
+    Row { adapter: None, prompt, draw: Draw::likeliest(max_tokens, stop) }
+}

@@ -142,6 +142,39 @@ fn answers_depend_on_neither_order_nor_company() {
     }
 }
 
+/// Steps begin before the tokens of the last one have come; texts are taken back in between.
+#[test]
+fn answers_are_the_same_where_tokens_come_late() {
+    let backbone = backbone();
+    let agents = agents(&backbone);
+    let cramped = Limits { sequences: 5, prompt_tokens: 7, classes: 2, cache_bytes: None };
+    let run = |is_late: bool| {
+        let mut scheduler = Scheduler::new(cramped, meter());
+        if is_late {
+            let desk = Desk::new(Arc::clone(&backbone), cramped.sequences).unwrap();
+            scheduler.desks.push(desk.late());
+        }
+        let mut answers = Vec::new();
+        for (episode, agent) in (0..8).flat_map(|n| agents.iter().map(move |agent| (n, agent))) {
+            let (asked, answer) = request(&backbone, agent, episode, 9);
+            let key = asked.key.clone();
+            scheduler.add(asked);
+            scheduler.step();
+            if episode % 3 == 1 && agent.1.head().is_none() {
+                scheduler.cancel(&key);
+                assert!(answer.recv().unwrap().1.is_err(), "it has nine tokens to write");
+            } else {
+                answers.push(answer);
+            }
+        }
+        finish(&mut scheduler);
+        assert_eq!(scheduler.desks.len(), 1);
+        gather(answers)
+    };
+    let found = run(true);
+    assert!(found.len() == 8 * 6 - 3 * 5 && found == run(false), "{}", found.len());
+}
+
 #[test]
 fn a_text_is_the_one_that_is_written_without_an_engine() {
     let backbone = backbone();

@@ -34,7 +34,7 @@ fn bits(backbone: &Arc<Backbone>, own: &Arc<Adapter>, company: &Company) -> Vec<
                 (_, false) => vec![(i as u32 + step) % 30 + 3],
             })
             .collect();
-        let part = |(&slot, tokens)| Part { slot, tokens, logits: true };
+        let part = |(&slot, tokens)| Part::new(slot, tokens, true);
         let parts: Vec<Part<'_>> =
             slots.iter().zip(texts.iter().map(Vec::as_slice)).map(part).collect();
         let logits = session.step(&parts).unwrap();

@@ -1,5 +1,6 @@
 //! The same on a GPU, beside the network on the CPU. Needs a card: `cargo test --features cuda -- gpu`.
 
+use super::drawn::drawn_texts;
 use super::*;
 use crate::device::DeviceKind;
 use crate::sampler::{Filter, likeliest, softmax};
@@ -42,7 +43,7 @@ fn gpu_reads_every_family_as_the_cpu_does() {
             let parts: Vec<Part<'_>> = slots
                 .iter()
                 .zip(cut(from, to))
-                .map(|(&slot, tokens)| Part { slot, tokens, logits: from > 0 })
+                .map(|(&slot, tokens)| Part::new(slot, tokens, from > 0))
                 .collect();
             let logits = session.step(&parts).unwrap();
             for (part, text) in texts.iter().enumerate().filter(|_| from > 0) {
@@ -71,7 +72,7 @@ fn gpu_reads_under_every_adapter_as_the_cpu_does() {
         let parts: Vec<Part<'_>> = slots
             .iter()
             .zip(&texts)
-            .map(|(&slot, text)| Part { slot, tokens: &text[from..to], logits: to == 9 })
+            .map(|(&slot, text)| Part::new(slot, &text[from..to], to == 9))
             .collect();
         let logits = session.step(&parts).unwrap();
         for (i, (adapter, text)) in own.iter().zip(&texts).enumerate().filter(|_| to == 9) {
@@ -108,15 +109,14 @@ fn gpu_draws_what_the_sampler_allows() {
     let mut session = Session::new(there).unwrap();
     let tokens = text(9, 1);
     let slots: Vec<Slot> = (0..40).map(|_| session.open(None)).collect();
-    let parts: Vec<Part<'_>> =
-        slots.iter().map(|&slot| Part { slot, tokens: &tokens, logits: true }).collect();
+    let parts: Vec<Part<'_>> = slots.iter().map(|&slot| Part::new(slot, &tokens, true)).collect();
     let logits = session.step(&parts).unwrap();
     let here = logits.of(0).unwrap().into_owned();
     let draw = |temperature: f64, filter: Filter| {
         let mut streams: Vec<_> = (0..40).map(|i| Seed::new(i).stream()).collect();
         let picks = streams.iter_mut().enumerate();
         let picks = picks.map(|(part, stream)| Pick { part, temperature, filter: &filter, stream });
-        logits.draw(picks.collect()).unwrap()
+        logits.draw(picks.collect()).unwrap().wait().unwrap()
     };
     assert!(draw(0.0, Filter::default()).iter().all(|&t| t as usize == likeliest(&here)));
     let mut order: Vec<usize> = (0..here.len()).collect();
@@ -150,8 +150,20 @@ fn gpu_computes_in_sixteen_bits() {
         let mut session = Session::new(Arc::clone(&there)).unwrap();
         let slot = session.open(Some(moved(&own, &there)));
         let tokens = text(20, 3);
-        let logits = session.step(&[Part { slot, tokens: &tokens, logits: true }]).unwrap();
+        let logits = session.step(&[Part::new(slot, &tokens, true)]).unwrap();
         let worst = difference(&logits.of(0).unwrap(), &whole(&here, Some(&own), &tokens));
         assert!((1e-6..bound).contains(&worst), "{dtype:?}: {worst}");
+    }
+}
+
+/// Tokens are read by the next step before anybody here has seen them.
+#[test]
+fn gpu_reads_what_it_drew_without_being_told() {
+    let card = card();
+    let [_, there] = both("llama", &card);
+    for sampled in [false, true] {
+        let waited = drawn_texts(Session::new(Arc::clone(&there)).unwrap(), sampled, true);
+        let late = drawn_texts(Session::new(Arc::clone(&there)).unwrap(), sampled, false);
+        assert_eq!(waited, late);
     }
 }
