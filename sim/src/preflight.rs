@@ -37,7 +37,7 @@ pub fn disk(scenario: &Scenario, members: &BTreeMap<AgentName, Member>, holdout:
     let episodes = scenario.episodes.saturating_add(2 * holdout as u64);
     let episode = times(&[traffic.turns.saturating_add(2), EVENT + tokens * TOKEN]);
     let log = times(&[episodes, episode.saturating_add(traffic.names())]);
-    log.saturating_add(learning).saturating_add(times(&[kept(scenario), checkpoint(scenario)]))
+    log.saturating_add(learning).saturating_add(times(&[kept(scenario), traffic.checkpoint()]))
 }
 
 /// How many checkpoints there are at one time.
@@ -48,16 +48,10 @@ fn kept(scenario: &Scenario) -> u64 {
     }
 }
 
-/// Bytes of what was said in a checkpoint.
-fn checkpoint(scenario: &Scenario) -> u64 {
-    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
-    Traffic::of(scenario).checkpoint(episodes)
-}
-
 /// Why checkpoints of a run could not be read again, if so.
 #[must_use]
 pub fn too_much_to_save(scenario: &Scenario) -> Option<String> {
-    let need = checkpoint(scenario);
+    let need = Traffic::of(scenario).checkpoint();
     (scenario.checkpoints.keep > 0 && need > LARGEST_STATE).then(|| {
         format!(
             "a checkpoint of this run may need {}, and at most {} are read again: choose fewer agents, rounds or \

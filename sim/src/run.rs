@@ -266,8 +266,9 @@ impl Prepared {
     /// When the society cannot go on or the log cannot be written.
     pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
         let watch = clock::Stopwatch::start();
-        let engines = Engines::start(&limits(&self.devices), clock::nanoseconds)
-            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        let engines =
+            Engines::start(&limits(&self.devices, self.stage.scenario()), clock::nanoseconds)
+                .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
         let Self { stage, recorder, checkpoints, before, until, timer, .. } = self;
         if before.is_some() {
@@ -302,11 +303,12 @@ impl Prepared {
 
 /// What each engine keeps to. Half of what a device has left is for keys and values; the rest is for training
 /// and everything else. Engines of one device divide it.
-fn limits(devices: &[Open]) -> Vec<Limits> {
+fn limits(devices: &[Open], scenario: &Scenario) -> Vec<Limits> {
+    let sequences = footprint::sequences(scenario);
     let limits = |own: &Open| {
         let sharing = devices.iter().filter(|other| other.kind == own.kind).count() as u64;
         let cache_bytes = free_memory(&own.device).map(|bytes| bytes / 2 / sharing);
-        Limits { cache_bytes, ..Limits::default() }
+        Limits { sequences, cache_bytes, ..Limits::default() }
     };
     devices.iter().map(limits).collect()
 }

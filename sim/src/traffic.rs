@@ -1,7 +1,8 @@
 //! How much is said in a society, at most, and what that takes of memory and disk: by the numbers of the
 //! scenario, before anybody speaks.
 
-use crate::scenario::{ProtocolPlan, Scenario, TopologyPlan};
+use crate::conductor::stage::HOLDOUT_WIDTH;
+use crate::scenario::{ProtocolPlan, Scenario, TaskPlan, TopologyPlan};
 
 /// Bytes of a token's text, with room to spare.
 pub(crate) const TOKEN: u64 = 8;
@@ -19,9 +20,11 @@ const STORED: u64 = 64;
 /// Bytes in a log of a listener's turn beside its name: a comma, quotation marks, the number that it has heard.
 const HEARD: u64 = 14;
 
-/// What one episode takes.
+/// How many episodes there are at once, and what each takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Traffic {
+    /// Episodes in progress at one time.
+    pub(crate) episodes: u64,
     /// Agents.
     agents: u64,
     /// Pairs of which one hears the other.
@@ -39,7 +42,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Of an episode of a scenario.
+    /// Of a scenario.
     pub(crate) fn of(scenario: &Scenario) -> Self {
         let agents = scenario.agents.len() as u64;
         let edges = edges(&scenario.topology, agents);
@@ -52,7 +55,13 @@ impl Traffic {
         let rounds = turns.checked_div(agents).unwrap_or_default();
         let late = scenario.channel.impair.delay_ticks.saturating_add(2);
         let waiting = late.min(u64::from(scenario.channel.credits)).min(rounds);
+        let played = scenario.episodes.min(scenario.concurrent_episodes as u64);
+        let held_out = match &scenario.task {
+            TaskPlan::Support(_) => HOLDOUT_WIDTH as u64,
+            TaskPlan::Talk(_) => 0,
+        };
         Self {
+            episodes: played.max(held_out),
             agents,
             edges,
             turns,
@@ -63,18 +72,18 @@ impl Traffic {
         }
     }
 
-    /// Bytes that a society takes with so many episodes at once.
-    pub(crate) fn memory(&self, episodes: u64) -> u64 {
+    /// Bytes that a society takes.
+    pub(crate) fn memory(&self) -> u64 {
         let said = times(self.turns, MESSAGE.saturating_add(self.text));
         let each = sum([said, times(self.unread, LETTER), times(self.agents, SEAT)]);
-        times(episodes, each).saturating_add(times(self.edges, EDGE))
+        times(self.episodes, each).saturating_add(times(self.edges, EDGE))
     }
 
-    /// Bytes of the state in a checkpoint with so many episodes at once.
-    pub(crate) fn checkpoint(&self, episodes: u64) -> u64 {
+    /// Bytes of the state in a checkpoint.
+    pub(crate) fn checkpoint(&self) -> u64 {
         let said = times(self.turns, STORED.saturating_add(self.text));
         let others = times(self.unread.saturating_add(self.agents), STORED);
-        times(episodes, said.saturating_add(others))
+        times(self.episodes, said.saturating_add(others))
     }
 
     /// Bytes of the names of listeners in the log of an episode.
@@ -127,9 +136,10 @@ mod tests {
         assert_eq!((ring.deliveries, ring.name), (60, 4));
         let gossip = traffic(&["protocol={ gossip = { rounds = 2, fanout = 3 } }"]);
         assert_eq!((gossip.turns, gossip.deliveries), (20, 60));
-        assert!(
-            all.memory(2) > 2 * all.checkpoint(1) && all.checkpoint(2) == 2 * all.checkpoint(1)
-        );
+        // Four episodes, fewer than may be in progress.
+        let two = traffic(&["concurrent_episodes=2"]);
+        assert_eq!((all.episodes, two.episodes), (4, 2));
+        assert!(all.memory() > all.checkpoint() && all.checkpoint() == 2 * two.checkpoint());
         assert!(all.names() > ring.names());
     }
 }

@@ -14,7 +14,6 @@ use agents::name::AgentName;
 
 use super::{Open, RunError, open};
 use crate::backbone::{DeviceKind, Devices};
-use crate::conductor::stage::HOLDOUT_WIDTH;
 use crate::placement::Placement;
 use crate::scenario::{BackboneSource, Scenario, TransferPlan};
 use crate::traffic::Traffic;
@@ -78,9 +77,15 @@ fn predicted(scenario: &Scenario, devices: &[DeviceKind]) -> BTreeMap<DeviceKind
             model.add(scenario, (name, device), |agent| placement.device(agent) == place, total);
         }
     }
-    let episodes = scenario.episodes.min(scenario.concurrent_episodes as u64);
-    all.entry(DeviceKind::Cpu).or_default().messages = Traffic::of(scenario).memory(episodes);
+    all.entry(DeviceKind::Cpu).or_default().messages = Traffic::of(scenario).memory();
     all
+}
+
+/// How many texts an engine has in progress at most: one in each episode, for those who write speak one after the
+/// other there.
+pub(super) fn sequences(scenario: &Scenario) -> usize {
+    let episodes = usize::try_from(Traffic::of(scenario).episodes).unwrap_or(usize::MAX);
+    episodes.min(Limits::default().sequences)
 }
 
 /// What is known of a model before it is loaded.
@@ -123,8 +128,6 @@ impl Known {
         total: &mut Footprint,
     ) {
         let Self { architecture, precision, bytes } = self;
-        let width =
-            scenario.concurrent_episodes.max(HOLDOUT_WIDTH).min(Limits::default().sequences);
         let mut trained = Vec::new();
         let (mut settings, mut writes) = (None, false);
         let models = scenario.agents.iter().filter_map(|(agent, own)| Some((agent, own.model()?)));
@@ -158,7 +161,7 @@ impl Known {
             // Sessions on a CPU keep keys and values in f32.
             let kept = if device == DeviceKind::Cpu { Precision::F32 } else { *precision };
             let tokens = PROMPT + scenario.channel.max_tokens;
-            total.cache += of_cache(architecture, kept, width, tokens);
+            total.cache += of_cache(architecture, kept, sequences(scenario), tokens);
         }
     }
 }
@@ -197,6 +200,23 @@ mod tests {
         assert!(one.adapters > 0 && other.adapters > 0 && one.messages == 0);
         // `reply`, the second of three, is the only one that writes.
         assert_eq!((one.cache, other.cache), (0, alone.cache));
+    }
+
+    /// Cards fill their passes up to this number, so more than are needed cost something.
+    #[test]
+    fn engines_run_as_many_texts_at_once_as_are_predicted() {
+        let devices = open(&Devices::default()).unwrap();
+        // The holdout is played 96 episodes wide, whatever the scenario says of play.
+        for (concurrent, expected) in [(8, 96), (200, 200), (1000, 256)] {
+            let set = format!("concurrent_episodes={concurrent}");
+            let scenario = scenario(&[&set, "episodes=1000"]);
+            let [engine] = super::super::limits(&devices, &scenario)[..] else { panic!("one") };
+            assert_eq!(engine.sequences, expected, "{set}");
+            let cache = predicted(&scenario, &[DeviceKind::Cpu])[&DeviceKind::Cpu].cache;
+            let (architecture, _) = embedded().unwrap();
+            let tokens = PROMPT + scenario.channel.max_tokens;
+            assert_eq!(cache, of_cache(&architecture, Precision::F32, engine.sequences, tokens));
+        }
     }
 
     #[test]
