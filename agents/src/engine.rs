@@ -10,6 +10,7 @@
 //! advance. Requests join between two steps and leave when they are answered. When a request comes, and who
 //! runs beside it, changes its speed and nothing else.
 
+mod beginnings;
 mod desk;
 pub mod memory;
 pub mod meter;

@@ -1,9 +1,10 @@
 //! The sequences in progress on one backbone, and the beginnings that prompts of one agent share.
 //!
-//! A beginning belongs to one agent and one generation: what was read under other weights is never used.
+//! Which beginnings there are is told by [`Beginnings`]; their sequences are opened and closed here.
 
 use std::sync::Arc;
 
+use super::beginnings::{Beginnings, Found};
 use super::meter::Meter;
 use super::queue::{Answer, Got, Key, Request, Want};
 use super::schedule::Limits;
@@ -14,14 +15,12 @@ use crate::name::AgentName;
 use crate::session::{Part, Session, Slot};
 use crate::writing::{Draft, Draws, Text};
 
-/// The shortest beginning that is worth keeping, in tokens.
-const SHORTEST: usize = 8;
-
 /// A text in progress.
 #[derive(Debug)]
 struct Running {
     key: Key,
     slot: Slot,
+    adapter: Arc<Adapter>,
     prompt: Vec<u32>,
     /// Tokens of the prompt that were read.
     read: usize,
@@ -32,38 +31,21 @@ struct Running {
     bytes: u64,
 }
 
-/// What prompts of an agent begin with.
-#[derive(Debug)]
-struct Beginning {
-    agent: AgentName,
-    adapter: Arc<Adapter>,
-    /// Its last prompt.
-    prompt: Vec<u32>,
-    /// How much of the prompt the slot has read.
-    length: usize,
-    slot: Option<Slot>,
-    /// Whether a sequence is about to read it.
-    awaited: bool,
-    /// When it was last of use, in requests.
-    used: u64,
-}
-
 /// One backbone's sequences.
 #[derive(Debug)]
 pub(super) struct Desk {
     session: Session,
     running: Vec<Running>,
     draws: Draws,
-    beginnings: Vec<Beginning>,
-    requests: u64,
+    beginnings: Beginnings,
 }
 
 impl Desk {
     /// With room for about so many sequences at once.
     pub(super) fn new(backbone: Arc<Backbone>, sequences: usize) -> Result<Self> {
         let session = Session::new(backbone)?.with_width(sequences);
-        let (running, draws, beginnings) = (Vec::new(), Draws::default(), Vec::new());
-        Ok(Self { session, running, draws, beginnings, requests: 0 })
+        let (running, draws) = (Vec::new(), Draws::default());
+        Ok(Self { session, running, draws, beginnings: Beginnings::default() })
     }
 
     /// The same with tokens that come late, as they do from a GPU.
@@ -96,24 +78,15 @@ impl Desk {
 
     /// Bytes that are promised to sequences in progress or hold beginnings.
     pub(super) fn bytes(&self) -> u64 {
-        let token = self.session.bytes_per_token() as u64;
-        let kept = self.beginnings.iter().filter(|own| own.slot.is_some() || own.awaited);
-        let kept: u64 = kept.map(|own| own.length as u64 * token).sum();
+        let kept = (self.beginnings.tokens() * self.session.bytes_per_token()) as u64;
         kept + self.running.iter().map(|running| running.bytes).sum::<u64>()
     }
 
     /// Drops the beginning that was of no use for longest; false where there is none.
     pub(super) fn forget_a_beginning(&mut self) -> bool {
-        let kept = self.beginnings.iter().enumerate().filter(|(_, own)| own.slot.is_some());
-        let Some((place, _)) = kept.min_by_key(|(_, own)| own.used) else { return false };
-        self.forget(place);
+        let Some(slot) = self.beginnings.forget_one() else { return false };
+        self.session.close(slot);
         true
-    }
-
-    fn forget(&mut self, place: usize) {
-        if let Some(slot) = self.beginnings.remove(place).slot {
-            self.session.close(slot);
-        }
     }
 
     pub(super) fn drop_where(&mut self, is_dropped: impl Fn(&Key) -> bool) {
@@ -148,7 +121,17 @@ impl Desk {
         let (slot, read, keep_at) = self.open(&key.1, &adapter, &prompt, spare);
         meter.shared(read);
         let text = Draft::new(draw);
-        self.running.push(Running { key, slot, prompt, read, keep_at, text, answer, bytes });
+        self.running.push(Running {
+            key,
+            slot,
+            adapter,
+            prompt,
+            read,
+            keep_at,
+            text,
+            answer,
+            bytes,
+        });
         true
     }
 
@@ -160,40 +143,16 @@ impl Desk {
         prompt: &[u32],
         spare: u64,
     ) -> (Slot, usize, Option<usize>) {
-        self.requests += 1;
-        let used = self.requests;
-        let stale = |own: &Beginning| own.agent == *agent && !Arc::ptr_eq(&own.adapter, adapter);
-        while let Some(place) = self.beginnings.iter().position(stale) {
-            self.forget(place);
-        }
-        let Some(place) = self.beginnings.iter().position(|own| own.agent == *agent) else {
-            let (agent, adapter, prompt) = (agent.clone(), Arc::clone(adapter), prompt.to_vec());
-            let (length, slot, awaited) = (0, None, false);
-            let slot_of_it = self.session.open(Some(Arc::clone(&adapter)));
-            self.beginnings.push(Beginning { agent, adapter, prompt, length, slot, awaited, used });
-            return (slot_of_it, 0, None);
-        };
-        let own = &mut self.beginnings[place];
-        own.used = used;
-        // At least one token is read anew: its logits are wanted.
-        let alike = own.prompt.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let alike = alike.min(prompt.len() - 1);
-        if let Some(kept) = own.slot
-            && alike >= own.length
-            && let Ok(slot) = self.session.fork(kept)
+        let spare = usize::try_from(spare / self.session.bytes_per_token() as u64);
+        let (session, spare) = (&mut self.session, spare.unwrap_or(usize::MAX));
+        let found = self.beginnings.find(agent, adapter, prompt, spare, |slot| session.close(slot));
+        if let Found::Read(kept, length) = found
+            && let Ok(slot) = session.fork(kept)
         {
-            return (slot, own.length, None);
+            return (slot, length, None);
         }
-        let mut keep_at = None;
-        if own.slot.is_none() && !own.awaited {
-            let bytes = (alike * self.session.bytes_per_token()) as u64;
-            if alike >= SHORTEST && bytes <= spare {
-                (own.length, own.awaited) = (alike, true);
-                keep_at = Some(alike);
-            }
-            own.prompt = prompt.to_vec();
-        }
-        (self.session.open(Some(Arc::clone(adapter))), 0, keep_at)
+        let keep_at = if let Found::ToKeep(length) = found { Some(length) } else { None };
+        (session.open(Some(Arc::clone(adapter))), 0, keep_at)
     }
 
     /// Every sequence that writes reads one token; prompts share what a step may read besides.
@@ -269,10 +228,8 @@ impl Desk {
                 continue;
             }
             running.keep_at = None;
-            let waits = |own: &&mut Beginning| own.awaited && own.agent == running.key.1;
-            let Some(own) = self.beginnings.iter_mut().find(waits) else { continue };
-            own.awaited = false;
-            own.slot = self.session.fork(running.slot).ok();
+            let copy = || self.session.fork(running.slot).ok();
+            self.beginnings.keep(&running.key.1, &running.adapter, copy);
         }
     }
 
@@ -280,8 +237,7 @@ impl Desk {
     fn leave(&mut self, running: Running, outcome: Result<()>) {
         self.session.close(running.slot);
         if running.keep_at.is_some() {
-            let awaited = |own: &Beginning| own.awaited && own.agent == running.key.1;
-            self.beginnings.retain(|own| !awaited(own));
+            self.beginnings.give_up(&running.key.1, &running.adapter);
         }
         let Running { text, answer, .. } = running;
         answer.send(outcome.map(|()| Got::Text(text.end())));

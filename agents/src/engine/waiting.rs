@@ -1,7 +1,7 @@
 //! Requests that have not begun: in the order they came for each agent, and whose turn is next.
 //!
 //! The next text is of the agent that has the fewest in progress, of several such of the first by name; classes
-//! are taken of one agent after the other. Every operation takes the logarithm of how many wait. Nothing here
+//! are taken of one agent after the other, from the one after the last. Every operation takes the logarithm of how many wait. Nothing here
 //! knows what a request is about.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,8 @@ pub(super) struct Waiting<T> {
     turns: BTreeSet<(usize, AgentName)>,
     /// How much of whose is in progress, also of those who wait for nothing.
     running: BTreeMap<AgentName, usize>,
+    /// Of whom something was taken in turn last.
+    last: Option<AgentName>,
     /// How many came so far.
     came: u64,
 }
@@ -40,6 +42,7 @@ impl<T> Default for Waiting<T> {
             places: BTreeMap::new(),
             turns: BTreeSet::new(),
             running: BTreeMap::new(),
+            last: None,
             came: 0,
         }
     }
@@ -94,15 +97,15 @@ impl<T> Waiting<T> {
         self.take(&agent, None)
     }
 
-    /// Takes up to `most`, one of each agent in turn.
+    /// Takes up to `most`, one of each agent in turn; it goes on after the agent that it ended with before.
     pub(super) fn in_turn(&mut self, most: usize) -> Vec<T> {
         let mut taken = Vec::new();
-        let mut last: Option<AgentName> = None;
         while taken.len() < most && !self.is_empty() {
-            let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
             let next = self.lines.range::<AgentName, _>((after, Bound::Unbounded)).next();
-            last = next.map(|(agent, _)| agent.clone());
-            let ticket = last.as_ref().and_then(|agent| self.take(agent, None));
+            let next = next.map(|(agent, _)| agent.clone());
+            let ticket = next.as_ref().and_then(|agent| self.take(agent, None));
+            self.last = next;
             taken.extend(ticket.map(|ticket| ticket.item));
         }
         taken

@@ -219,6 +219,80 @@ fn hundreds_of_requests_come_to_an_end_and_one_agent_does_not_shut_out_another()
     assert_eq!(gather(answers).len(), 300);
 }
 
+/// Texts of two generations of an agent at once: each reads under its own, whoever began a prompt first.
+#[test]
+fn what_was_read_under_one_generation_is_never_read_under_another() {
+    let backbone = backbone();
+    let name = AgentName::new("agent").unwrap();
+    let lora = || Method::Lora(LoraSpec::new(4, 8.0, &["all-linear"]));
+    let old = (name.clone(), adapter(&backbone, lora(), false, 1));
+    let (spec, tensors) = (old.1.spec().clone(), adapter(&backbone, lora(), false, 2));
+    let new = Adapter::assemble(spec, Generation(2), tensors.tensors().clone(), &backbone);
+    let new = (name, Arc::new(new.unwrap()));
+    let alone = |agent: &(AgentName, Arc<Adapter>), episode| {
+        let mut scheduler = Scheduler::new(Limits::default(), meter());
+        let (asked, answer) = request(&backbone, agent, episode, 9);
+        scheduler.add(asked);
+        finish(&mut scheduler);
+        gather(vec![answer])
+    };
+    // The generations take turns; a step reads a part of one prompt only.
+    let rounds = [(&old, [1, 2]), (&new, [3, 4]), (&old, [5, 6]), (&new, [7, 8])];
+    let limits = Limits { prompt_tokens: 5, ..Limits::default() };
+    for pause in 0..5 {
+        let counted = meter();
+        let mut scheduler = Scheduler::new(limits, Arc::clone(&counted));
+        let mut answers = Vec::new();
+        let mut expected = BTreeMap::new();
+        for (agent, episodes) in rounds {
+            for episode in episodes {
+                let (asked, answer) = request(&backbone, agent, episode, 9);
+                scheduler.add(asked);
+                answers.push(answer);
+                expected.extend(alone(agent, episode));
+            }
+            (0..pause).for_each(|_| scheduler.step());
+        }
+        finish(&mut scheduler);
+        // Once all have been read, what is kept is of use to the next.
+        let (asked, answer) = request(&backbone, &new, 9, 9);
+        scheduler.add(asked);
+        answers.push(answer);
+        expected.extend(alone(&new, 9));
+        finish(&mut scheduler);
+        assert_eq!(gather(answers), expected, "{pause}");
+        assert!(counted.read().shared_tokens > 0, "{pause}");
+    }
+}
+
+/// A classifier's answer is in its own classes, whoever is answered in the same step.
+#[test]
+fn classifiers_have_classes_of_their_own() {
+    let backbone = backbone();
+    let agent = |name: &str, labels: &[&str]| {
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        let spec = AdapterSpec { method: Method::Frozen, head: Some(HeadSpec::new(labels)) };
+        let adapter = Adapter::initial(spec, &backbone, Seed::new(1)).unwrap();
+        (AgentName::new(name).unwrap(), Arc::new(adapter))
+    };
+    let agents = [agent("two", &["a", "b"]), agent("four", &["b", "c", "d", "a"])];
+    let counted = meter();
+    let mut scheduler = Scheduler::new(Limits::default(), Arc::clone(&counted));
+    let mut answers = Vec::new();
+    for agent in &agents {
+        let (asked, answer) = request(&backbone, agent, 1, 0);
+        scheduler.add(asked);
+        answers.push(answer);
+    }
+    scheduler.step();
+    for (answer, (_, adapter)) in answers.iter().zip(&agents) {
+        let Got::Classes(found) = answer.recv().unwrap().1.unwrap() else { panic!("a text") };
+        assert_eq!(found.len(), adapter.labels().len());
+        assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{found:?}");
+    }
+    assert_eq!(counted.read().classes, 2);
+}
+
 #[test]
 fn a_request_is_taken_back_wherever_it_is_and_one_that_comes_again_replaces_the_first() {
     let backbone = backbone();

@@ -9,6 +9,7 @@ use super::*;
 struct Plain {
     lines: BTreeMap<AgentName, Vec<(Key, u32)>>,
     running: BTreeMap<AgentName, usize>,
+    last: Option<AgentName>,
 }
 
 impl Plain {
@@ -47,12 +48,10 @@ impl Plain {
     fn in_turn(&mut self, most: usize) -> Vec<u32> {
         let mut taken = Vec::new();
         while taken.len() < most && !self.lines.is_empty() {
-            for line in self.lines.values_mut() {
-                if taken.len() < most {
-                    taken.push(line.remove(0).1);
-                }
-            }
-            self.lines.retain(|_, line| !line.is_empty());
+            let after = self.lines.keys().find(|agent| Some(*agent) > self.last.as_ref());
+            let agent = after.or(self.lines.keys().next()).cloned().unwrap();
+            taken.push(self.take(&agent).1);
+            self.last = Some(agent);
         }
         taken
     }
@@ -155,4 +154,18 @@ proptest! {
         prop_assert!(waiting.is_empty() && waiting.next().is_none());
         prop_assert!(waiting.lines.is_empty() && waiting.turns.is_empty());
     }
+}
+
+/// However often those before it in the alphabet come again.
+#[test]
+fn nobody_is_passed_over_twice() {
+    let mut waiting = Waiting::default();
+    let mut taken = Vec::new();
+    for episode in 0..4 {
+        for agent in 0..3 {
+            waiting.add((0, name(agent), episode), agent);
+        }
+        taken.push(waiting.in_turn(2));
+    }
+    assert_eq!(taken, [[0, 1], [2, 0], [1, 2], [0, 1]]);
 }
