@@ -1,9 +1,10 @@
 //! How fast this machine writes: tokens a second of sessions, beside what memory and arithmetic allow.
 //!
 //! `speed MODEL KEPT SEQUENCES TARGETS PROMPT TOKENS [ROUNDS [ADAPTERS]]` loads a model directory, keeps its
-//! matrices as `f32`, `bf16`, `f16` or `q8_0`, gives each sequence a LoRA adapter of its own on the maps
-//! TARGETS (`none`, `q_proj,v_proj`, `all-linear`), or one of so many ADAPTERS in turn, reads PROMPT tokens
-//! and writes TOKENS, ROUNDS times. Prints one line of JSON. Part of `tests/peers`, not of the product.
+//! matrices as `f32`, `bf16`, `f16` or in a type of GGUF files such as `q8_0` or `q4_k`, gives each sequence a
+//! LoRA adapter of its own on the maps TARGETS (`none`, `q_proj,v_proj`, `all-linear`), or one of so many
+//! ADAPTERS in turn, reads PROMPT tokens and writes TOKENS, ROUNDS times. Prints one line of JSON. Part of
+//! `tests/peers`, not of the product.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -107,11 +108,15 @@ fn load(model: &Path, kept: &str) -> Outcome<Backbone> {
             "f32" => Weight::Dense(tensor.clone()),
             "bf16" => Weight::Dense(tensor.to_dtype(DType::BF16)?),
             "f16" => Weight::Dense(tensor.to_dtype(DType::F16)?),
-            "q8_0" if tensor.rank() == 2 => {
-                Weight::Quantized(Arc::new(QTensor::quantize(tensor, GgmlDType::Q8_0)?))
+            _ => {
+                let dtype = blocks(kept).ok_or("KEPT is f32, bf16, f16 or a type of blocks")?;
+                if tensor.rank() == 2 {
+                    let dtype = fitting(dtype, tensor.dim(1)?);
+                    Weight::Quantized(Arc::new(QTensor::quantize(tensor, dtype)?))
+                } else {
+                    Weight::Dense(tensor.clone())
+                }
             }
-            "q8_0" => Weight::Dense(tensor.clone()),
-            _ => return Err("KEPT is f32, bf16, f16 or q8_0".into()),
         })
     };
     let weights: Outcome<BTreeMap<String, Weight>> = backbone
@@ -121,6 +126,33 @@ fn load(model: &Path, kept: &str) -> Outcome<Backbone> {
         .collect();
     let architecture = Architecture::clone(backbone.network.architecture());
     Ok(Backbone::assemble(architecture, weights?, backbone.tokenizer.clone())?)
+}
+
+fn blocks(kept: &str) -> Option<GgmlDType> {
+    Some(match kept {
+        "q4_0" => GgmlDType::Q4_0,
+        "q4_1" => GgmlDType::Q4_1,
+        "q5_0" => GgmlDType::Q5_0,
+        "q5_1" => GgmlDType::Q5_1,
+        "q8_0" => GgmlDType::Q8_0,
+        "q2_k" => GgmlDType::Q2K,
+        "q3_k" => GgmlDType::Q3K,
+        "q4_k" => GgmlDType::Q4K,
+        "q5_k" => GgmlDType::Q5K,
+        "q6_k" => GgmlDType::Q6K,
+        _ => return None,
+    })
+}
+
+/// What llama.cpp keeps a matrix in whose rows do not fill blocks of 256 numbers.
+fn fitting(dtype: GgmlDType, width: usize) -> GgmlDType {
+    match dtype {
+        _ if width.is_multiple_of(dtype.block_size()) => dtype,
+        GgmlDType::Q2K | GgmlDType::Q3K => GgmlDType::Q4_0,
+        GgmlDType::Q4K => GgmlDType::Q5_0,
+        GgmlDType::Q5K => GgmlDType::Q5_1,
+        _ => GgmlDType::Q8_0,
+    }
 }
 
 /// Bytes of weights that a step reads: the embedding only as the output head.

@@ -1,10 +1,13 @@
 //! Arithmetic on f32 numbers in memory, for reading and writing texts on a CPU: what candle does slowly.
 //!
 //! Every sum is taken in one order that depends on its length only: sixteen running sums, added pairwise
-//! from halves; with a matrix of 8-bit integers block by block, exact within a block. So a result never depends on the number of rows beside it, on how work was cut into pieces
-//! or on the number of threads. Machines with different instructions may differ in the last bits where one
-//! of them has no fused multiply-add, but not in products with 8-bit integers. Nothing here knows what a layer is, and nothing is differentiable.
+//! from halves; with a matrix in blocks of integers block by block, exact within a block. So a result never
+//! depends on the number of rows beside it, on how work was cut into pieces or on the number of threads.
+//! Machines with different instructions may differ in the last bits where one of them has no fused
+//! multiply-add, but not in products with blocks. Nothing here knows what a layer is, and nothing is
+//! differentiable.
 
+mod blocks;
 mod board;
 mod eight;
 mod kept;
@@ -13,11 +16,13 @@ mod matrix;
 mod narrow;
 mod rounded;
 mod row;
+mod scales;
 mod team;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use self::blocks::Blocks;
 pub(crate) use self::board::Board;
 use self::lanes::{Lanes, Portable};
 pub(crate) use self::matrix::{Input, Matrix, Numbers, Scratch, Target};

@@ -1,5 +1,5 @@
 //! Products of a few rows with a matrix that is read once: `y = x · wᵀ`, in f32 where the matrix is kept in
-//! 32 or 16 bits, in integers where it is kept in blocks of 8 bits.
+//! 32 or 16 bits, in integers where it is kept in blocks of 8 bits or fewer.
 
 #![expect(
     unsafe_code,
@@ -11,12 +11,11 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::eight::{self, BLOCK_BYTES};
+use super::eight;
 use super::kept::{Brain, Half, Plain};
-use super::lanes::from_f16;
-use super::rounded::{BLOCK, Rounded, Rows};
+use super::rounded::{Rounded, Rows};
 use super::tile::{LINE, Product};
-use super::{Board, dispatch, dispatch_integers, prefetch, prefetch_near, tile};
+use super::{Blocks, Board, dispatch, dispatch_integers, prefetch, prefetch_near, tile};
 
 /// Numbers as they are kept in memory.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +23,7 @@ pub(crate) enum Numbers<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
-    /// Blocks of a half-precision scale and 32 integers.
-    Q8(&'a [u8]),
+    Blocks(Blocks, &'a [u8]),
 }
 
 /// A matrix `[rows, width]` in row-major order.
@@ -45,8 +43,8 @@ impl<'a> Matrix<'a> {
             Numbers::F32(all) => all.len() == rows * width,
             Numbers::Bf16(all) => all.len() == rows * width,
             Numbers::F16(all) => all.len() == rows * width,
-            Numbers::Q8(all) => {
-                width.is_multiple_of(BLOCK) && all.len() == rows * (width / BLOCK) * BLOCK_BYTES
+            Numbers::Blocks(blocks, all) => {
+                blocks.row(width).is_some_and(|bytes| all.len() == rows * bytes)
             }
         };
         fits.then_some(Self { numbers, rows, width, after: 0 })
@@ -68,9 +66,9 @@ impl<'a> Matrix<'a> {
             Numbers::F32(all) => Numbers::F32(&all[span]),
             Numbers::Bf16(all) => Numbers::Bf16(&all[span]),
             Numbers::F16(all) => Numbers::F16(&all[span]),
-            Numbers::Q8(all) => {
-                let bytes = width / BLOCK * BLOCK_BYTES;
-                Numbers::Q8(&all[rows.start * bytes..rows.end * bytes])
+            Numbers::Blocks(blocks, all) => {
+                let bytes = blocks.row(width).unwrap_or(0);
+                Numbers::Blocks(blocks, &all[rows.start * bytes..rows.end * bytes])
             }
         };
         Self { numbers, rows: count, width, after: self.after + self.rows - rows.end }
@@ -82,7 +80,7 @@ impl<'a> Matrix<'a> {
             Numbers::F32(all) => bytes(all),
             Numbers::Bf16(all) => bytes(all),
             Numbers::F16(all) => bytes(all),
-            Numbers::Q8(all) => bytes(all),
+            Numbers::Blocks(_, all) => bytes(all),
         };
         [range.start, range.end]
     }
@@ -110,20 +108,13 @@ impl<'a> Matrix<'a> {
             Numbers::F32(all) => out.copy_from_slice(all),
             Numbers::Bf16(all) => out.iter_mut().zip(all).for_each(|(o, x)| *o = x.to_f32()),
             Numbers::F16(all) => out.iter_mut().zip(all).for_each(|(o, x)| *o = x.to_f32()),
-            Numbers::Q8(all) => {
-                for (out, block) in out.chunks_mut(BLOCK).zip(all.chunks_exact(BLOCK_BYTES)) {
-                    let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
-                    for (o, &q) in out.iter_mut().zip(&block[2..]) {
-                        *o = f32::from(q.cast_signed()) * scale;
-                    }
-                }
-            }
+            Numbers::Blocks(blocks, all) => blocks.expand(all, out),
         }
     }
 
     /// Whether products with it take rounded rows.
     pub(crate) fn rounds(&self) -> bool {
-        matches!(self.numbers, Numbers::Q8(_))
+        matches!(self.numbers, Numbers::Blocks(..))
     }
 
     /// Writes the products of every row of the input with every row of the matrix to `target`.
@@ -147,7 +138,7 @@ impl<'a> Matrix<'a> {
             Numbers::F16(all) => {
                 dispatch(Product { rows, width, after, kept: Half(all), input, scratch, target });
             }
-            Numbers::Q8(all) => {
+            Numbers::Blocks(kept, all) => {
                 let own;
                 let input = if let Some(rounded) = rounded {
                     rounded
@@ -158,7 +149,8 @@ impl<'a> Matrix<'a> {
                 };
                 assert!(input.count() == count && input.width() == width);
                 let scratch = eight;
-                dispatch_integers(eight::Product { rows, after, all, input, scratch, target });
+                let product = eight::Product { rows, after, all, kept, input, scratch, target };
+                dispatch_integers(product);
             }
         }
     }

@@ -25,7 +25,22 @@ pub(super) struct Block {
     pub(super) scale: f32,
     /// -128 times the sum of the integers: what a product has too much where 128 was added to the other side.
     pub(super) offset: i32,
+    /// The same of the first half of the integers.
+    pub(super) half: i32,
+    /// The scale times the sum of the integers.
+    pub(super) sum: f32,
     pub(super) integers: [i8; BLOCK],
+}
+
+impl Block {
+    #[inline(always)]
+    pub(super) fn of(scale: f32, integers: [i8; BLOCK]) -> Self {
+        let sum = |integers: &[i8]| integers.iter().map(|&x| i32::from(x)).sum::<i32>();
+        let (first, second) = integers.split_at(BLOCK / 2);
+        let (first, second) = (sum(first), sum(second));
+        let (offset, half) = (-128 * (first + second), -128 * first);
+        Self { scale, offset, half, sum: scale * (first + second) as f32, integers }
+    }
 }
 
 /// Adding and taking away this rounds to an integer, whose last bits are then those of the sum.
@@ -45,12 +60,12 @@ impl Task for Round<'_> {
         let inverse = 127.0 / largest;
         // Not for zeros, nor for numbers so small that their scale has no inverse.
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        let mut block = Block { scale: largest / 127.0, offset: 0, integers: [0; BLOCK] };
-        for (integer, x) in block.integers.iter_mut().zip(self.0) {
+        let scale = largest / 127.0;
+        let mut integers = [0; BLOCK];
+        for (integer, x) in integers.iter_mut().zip(self.0) {
             *integer = ((x * inverse + MAGIC).to_bits() as u8).cast_signed();
         }
-        block.offset = -128 * block.integers.iter().map(|&x| i32::from(x)).sum::<i32>();
-        block
+        Block::of(scale, integers)
     }
 }
 

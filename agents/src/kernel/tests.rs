@@ -1,5 +1,7 @@
 //! Products against candle's, in every way of keeping numbers, and every width of instructions alike.
 
+use std::borrow::Cow;
+
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -7,6 +9,19 @@ use half::{bf16, f16};
 use super::*;
 use crate::backbone::normal;
 use crate::seed::Seed;
+
+const BLOCKS: [(GgmlDType, Blocks); 10] = [
+    (GgmlDType::Q8_0, Blocks::Q8_0),
+    (GgmlDType::Q4_0, Blocks::Q4_0),
+    (GgmlDType::Q4_1, Blocks::Q4_1),
+    (GgmlDType::Q5_0, Blocks::Q5_0),
+    (GgmlDType::Q5_1, Blocks::Q5_1),
+    (GgmlDType::Q2K, Blocks::Q2K),
+    (GgmlDType::Q3K, Blocks::Q3K),
+    (GgmlDType::Q4K, Blocks::Q4K),
+    (GgmlDType::Q5K, Blocks::Q5K),
+    (GgmlDType::Q6K, Blocks::Q6K),
+];
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     normal(&[count], 1.0, Seed::new(seed), &Device::Cpu).unwrap().to_vec1().unwrap()
@@ -42,7 +57,7 @@ fn rounded(x: &[f32]) -> Vec<f32> {
 
 #[test]
 fn products_are_those_of_candle_and_the_same_in_any_company() {
-    for (rows, width) in [(7, 576), (16, 40), (5, 8), (9, 1536), (4, 3), (1, 64)] {
+    for (rows, width) in [(7, 576), (16, 40), (5, 8), (9, 1536), (4, 3), (1, 64), (37, 256)] {
         let w = numbers(rows * width, 1);
         let brains: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
         let halves: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
@@ -53,15 +68,18 @@ fn products_are_those_of_candle_and_the_same_in_any_company() {
             (Numbers::Bf16(&brains), of_brains),
             (Numbers::F16(&halves), of_halves),
         ];
-        let quantized = width.is_multiple_of(32).then(|| {
-            let tensor = Tensor::new(w.as_slice(), &Device::Cpu).unwrap();
-            let tensor = tensor.reshape((rows, width)).unwrap();
-            QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap()
-        });
-        let bytes = quantized.as_ref().map(|tensor| tensor.data().unwrap());
-        if let (Some(tensor), Some(bytes)) = (&quantized, &bytes) {
+        let tensor = Tensor::new(w.as_slice(), &Device::Cpu).unwrap();
+        let tensor = tensor.reshape((rows, width)).unwrap();
+        let quantized: Vec<_> = BLOCKS
+            .into_iter()
+            .filter(|(dtype, _)| width.is_multiple_of(dtype.block_size()))
+            .map(|(dtype, blocks)| (QTensor::quantize(&tensor, dtype).unwrap(), blocks))
+            .collect();
+        for (tensor, blocks) in &quantized {
             let plain = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap();
-            kept.push((Numbers::Q8(bytes), plain.to_vec1().unwrap()));
+            let Cow::Borrowed(bytes) = tensor.data().unwrap() else { panic!("not on a CPU") };
+            let numbers = Numbers::Blocks(*blocks, bytes);
+            kept.push((numbers, plain.to_vec1().unwrap()));
         }
         let x = numbers(19 * width, 2);
         for (numbers, plain) in kept {
@@ -101,7 +119,10 @@ fn rounding_is_to_the_nearest_of_255_numbers() {
     let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
     assert_eq!(found.scale, largest / 127.0);
     assert_eq!(found.integers.iter().map(|q| q.unsigned_abs()).max(), Some(127));
-    assert_eq!(found.offset, -128 * found.integers.iter().map(|&q| i32::from(q)).sum::<i32>());
+    let sum = |integers: &[i8]| integers.iter().map(|&q| i32::from(q)).sum::<i32>();
+    assert_eq!(found.offset, -128 * sum(&found.integers));
+    assert_eq!(found.half, -128 * sum(&found.integers[..16]));
+    assert_eq!(found.sum, found.scale * sum(&found.integers) as f32);
     for (&integer, x) in found.integers.iter().zip(&x) {
         assert!((f32::from(integer) * found.scale - x).abs() <= 0.5001 * found.scale);
     }
@@ -120,12 +141,21 @@ fn rounding_is_to_the_nearest_of_255_numbers() {
 
 #[test]
 fn every_width_of_instructions_multiplies_integers_alike() {
-    for (rows, width, count) in [(37, 96, 1), (16, 576, 11), (5, 32, 9)] {
+    for ((dtype, kept), (rows, width, count)) in BLOCKS
+        .into_iter()
+        .flat_map(|of| [(37, 768, 1), (16, 256, 11), (5, 512, 9)].map(|x| (of, x)))
+    {
         // Any bytes, -128 among them, under scales from 2⁻¹⁴ to 2.
-        let blocks = rows * width / BLOCK;
-        let all: Vec<u8> = (0..blocks * eight::BLOCK_BYTES)
-            .map(|i| match i % eight::BLOCK_BYTES {
-                1 => (i * 7 % 60 + 4) as u8,
+        let size = dtype.type_size();
+        let scales: &[usize] = match dtype {
+            GgmlDType::Q2K => &[80, 82],
+            GgmlDType::Q3K => &[108],
+            GgmlDType::Q6K => &[208],
+            _ => &[0, 2],
+        };
+        let all: Vec<u8> = (0..rows * width / dtype.block_size() * size)
+            .map(|i| match i % size {
+                at if scales.iter().any(|scale| at == scale + 1) => (i * 7 % 60 + 4) as u8,
                 2 => 0x80,
                 _ => (i * i * 31 + i * 7 + i / 251) as u8,
             })
@@ -140,16 +170,16 @@ fn every_width_of_instructions_multiplies_integers_alike() {
             let input = unsafe { input.rows(0, count) };
             let scratch = &mut eight::Scratch::default();
             let all = all.as_slice();
-            let product = eight::Product { rows, after: 0, all, input, scratch, target };
+            let product = eight::Product { rows, after: 0, all, kept, input, scratch, target };
             integers_on(processor, product);
             y
         };
         let expected = on(Width::Portable);
-        assert!(expected.iter().any(|&y| y.abs() > 1.0));
-        assert_eq!(on(Width::integers()), expected);
+        assert!(expected.iter().any(|&y| y.abs() > 1.0) && expected.iter().all(|y| y.is_finite()));
+        assert_eq!(on(Width::integers()), expected, "{dtype:?}");
         #[cfg(target_arch = "x86_64")]
         if Width::integers() == Width::Avx512 {
-            assert_eq!(on(Width::Avx2), expected);
+            assert_eq!(on(Width::Avx2), expected, "{dtype:?}");
         }
     }
 }

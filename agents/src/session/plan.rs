@@ -15,7 +15,7 @@ use crate::backbone::block::{Block, Outer as OuterWeights};
 use crate::backbone::names::{Module, Place};
 use crate::backbone::{Architecture, Network, Weight};
 use crate::error::{ModelError, Result};
-use crate::kernel::{Matrix, Numbers};
+use crate::kernel::{Blocks, Matrix, Numbers};
 
 /// Short numbers: biases, norms, scales.
 pub(super) type Vector<'g> = Cow<'g, [f32]>;
@@ -93,6 +93,24 @@ fn numbers<'g>(storage: &'g Storage, layout: &Layout) -> Option<Numbers<'g>> {
     }
 }
 
+/// Blocks of a type of GGUF files; none where it is another.
+fn blocks(dtype: GgmlDType, bytes: &[u8]) -> Option<Numbers<'_>> {
+    let kept = match dtype {
+        GgmlDType::Q8_0 => Blocks::Q8_0,
+        GgmlDType::Q4_0 => Blocks::Q4_0,
+        GgmlDType::Q4_1 => Blocks::Q4_1,
+        GgmlDType::Q5_0 => Blocks::Q5_0,
+        GgmlDType::Q5_1 => Blocks::Q5_1,
+        GgmlDType::Q2K => Blocks::Q2K,
+        GgmlDType::Q3K => Blocks::Q3K,
+        GgmlDType::Q4K => Blocks::Q4K,
+        GgmlDType::Q5K => Blocks::Q5K,
+        GgmlDType::Q6K => Blocks::Q6K,
+        _ => return None,
+    };
+    Some(Numbers::Blocks(kept, bytes))
+}
+
 impl<'a> Supply<'a, 'static> for Listing<'a> {
     fn dense(&mut self, tensor: &'a Tensor, _rows: Range<usize>) -> Result<Matrix<'static>> {
         self.list(tensor)?;
@@ -101,11 +119,16 @@ impl<'a> Supply<'a, 'static> for Listing<'a> {
 
     fn quantized(&mut self, weight: &'a Weight, _rows: Range<usize>) -> Result<Matrix<'static>> {
         let Weight::Quantized(tensor) = weight else { return empty() };
-        let eight = tensor.dtype() == GgmlDType::Q8_0 && tensor.device().is_cpu();
-        if !eight || weight.dims().last().is_none_or(|width| !width.is_multiple_of(32)) {
-            return Err(unsuitable("a matrix is quantised in another way than Q8_0"));
+        if !tensor.device().is_cpu() {
+            return Err(unsuitable("a matrix in blocks is on a GPU"));
         }
-        self.bytes.push(tensor.data()?);
+        let bytes = tensor.data()?;
+        // Refused here rather than in the middle of a step.
+        let [rows, width] = *weight.dims() else { return Err(unsuitable("it is no matrix")) };
+        blocks(tensor.dtype(), &bytes)
+            .and_then(|numbers| Matrix::new(numbers, rows, width))
+            .ok_or_else(|| unsuitable("a matrix is kept in blocks of another type"))?;
+        self.bytes.push(bytes);
         empty()
     }
 
@@ -138,7 +161,10 @@ impl<'a, 'g> Supply<'a, 'g> for Supplied<'g> {
     fn quantized(&mut self, weight: &'a Weight, rows: Range<usize>) -> Result<Matrix<'g>> {
         let bytes = self.bytes.next().ok_or_else(Self::missing)?;
         let &[count, width] = weight.dims() else { return Err(Self::missing()) };
-        let all = Matrix::new(Numbers::Q8(bytes), count, width).ok_or_else(Self::missing)?;
+        let Weight::Quantized(tensor) = weight else { return Err(Self::missing()) };
+        let all = blocks(tensor.dtype(), bytes)
+            .and_then(|numbers| Matrix::new(numbers, count, width))
+            .ok_or_else(Self::missing)?;
         Ok(all.part(rows))
     }
 
@@ -147,7 +173,7 @@ impl<'a, 'g> Supply<'a, 'g> for Supplied<'g> {
             Numbers::F32(all) => Cow::Borrowed(&all[part]),
             Numbers::Bf16(all) => all[part].iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
             Numbers::F16(all) => all[part].iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
-            Numbers::Q8(_) => return Err(Self::missing()),
+            Numbers::Blocks(..) => return Err(Self::missing()),
         })
     }
 }

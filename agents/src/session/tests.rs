@@ -14,6 +14,7 @@ use crate::backbone::{Architecture, Pass, Rows, Tokens, Weight, normal};
 use crate::probe;
 use crate::seed::Seed;
 
+mod blocks;
 mod company;
 mod drawn;
 #[cfg(feature = "cuda")]
