@@ -12,16 +12,17 @@ use std::time::Instant;
 
 use agents::adapter::head::{Pooling, features};
 use agents::adapter::{Adapter, AdapterSpec, Method};
-use agents::backbone::{Backbone, Pass, Rows, Tokens, checkpoint};
+use agents::backbone::{Backbone, Pass, Precision, Rows, Tokens, checkpoint};
+use agents::device::DeviceKind;
 use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
-use agents::sampler::likeliest;
-use agents::seed::Seed;
-use agents::session::{Part, Session};
+use agents::sampler::Filter;
+use agents::seed::{Seed, Stream};
+use agents::session::{Drawn, Logits, Part, Pick, Session, Slot};
 use agents::writing::{self, Draw, Row};
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Tensor};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -65,6 +66,11 @@ struct Request {
     micro_batch_tokens: Option<usize>,
     #[serde(default)]
     recompute: bool,
+    /// `cpu` where absent.
+    device: Option<String>,
+    /// What the network computes in.
+    #[serde(default)]
+    dtype: Precision,
 }
 
 fn main() -> Outcome<()> {
@@ -80,7 +86,9 @@ fn main() -> Outcome<()> {
         return Err(format!("usage: peer {usage}").into());
     };
     let request: Request = serde_json::from_slice(&std::fs::read(request)?)?;
-    let backbone = Arc::new(probe::load(Path::new(model), &Device::Cpu)?);
+    let device: DeviceKind = request.device.as_deref().unwrap_or("cpu").parse()?;
+    let backbone = probe::load_as(Path::new(model), request.dtype.dtype(), &device.open()?)?;
+    let backbone = Arc::new(backbone);
     let adapter = match (&request.adapter, &request.spec) {
         (Some(directory), _) => Some(Adapter::load(directory, &backbone)?),
         (None, Some(spec)) => Some(Adapter::initial(spec.clone(), &backbone, Seed::new(1))?),
@@ -155,7 +163,7 @@ fn gradients(
     let found = probe::gradients(backbone, adapter, &request.tokens, loss, request.recompute)?;
     let mut tensors = BTreeMap::from([(
         "loss".to_owned(),
-        Tensor::new(found.loss as f32, &Device::Cpu)?.unsqueeze(D::Minus1)?,
+        Tensor::new(found.loss as f32, &candle_core::Device::Cpu)?.unsqueeze(D::Minus1)?,
     )]);
     tensors.extend(adapter.under_disk_names(found.tensors)?);
     Ok(checkpoint::write(&tensors, DType::F32, out)?)
@@ -196,7 +204,7 @@ fn generate(backbone: &Arc<Backbone>, adapter: Option<Adapter>, request: &Reques
 /// All rows at once, each under its own adapter; prompts are read first and not timed.
 fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
     let mut session = Session::new(Arc::clone(backbone))?;
-    let (mut slots, mut next) = (Vec::new(), Vec::new());
+    let (mut slots, mut first) = (Vec::new(), Vec::new());
     for (row, tokens) in request.tokens.iter().enumerate() {
         let adapter = match request.adapters.get(row) {
             Some(folder) => Some(Arc::new(Adapter::load(folder, backbone)?)),
@@ -205,26 +213,42 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let slot = session.open(adapter);
         let logits = session.step(&[Part::new(slot, tokens, true)])?;
         slots.push(slot);
-        next.push(likeliest(&logits.of(0)?) as u32);
+        first.extend(likeliest_of(&logits, 1)?.wait()?);
     }
-    let mut written: Vec<Vec<u32>> = next.iter().map(|&token| vec![token]).collect();
+    let mut written: Vec<Vec<u32>> = first.iter().map(|&token| vec![token]).collect();
+    let mut keep = |tokens: Vec<u32>| {
+        written.iter_mut().zip(tokens).for_each(|(row, token)| row.push(token));
+    };
+    let mut last: Option<Drawn> = None;
     let mut seconds = Vec::new();
     for _ in 0..request.max_tokens {
-        let part = |(&slot, token)| Part::new(slot, std::slice::from_ref(token), true);
-        let parts: Vec<Part<'_>> = slots.iter().zip(&next).map(part).collect();
         let start = Instant::now();
-        let logits = session.step(&parts)?;
-        let likeliest_of = |row| logits.of(row).map(|logits| likeliest(&logits) as u32);
-        next = (0..slots.len()).map(likeliest_of).collect::<Result<_, _>>()?;
+        let part = |(row, &slot): (usize, &Slot)| match &last {
+            Some(last) => Part::drawn(slot, last, row),
+            None => Part::new(slot, std::slice::from_ref(&first[row]), true),
+        };
+        let parts: Vec<Part<'_>> = slots.iter().enumerate().map(part).collect();
+        let drawn = likeliest_of(&session.step(&parts)?, slots.len())?;
+        // A card has this step before the tokens of the last one are looked at, as in an engine.
+        last.replace(drawn).map(|before| before.wait()).transpose()?.map(&mut keep);
         seconds.push(start.elapsed().as_secs_f64());
-        written.iter_mut().zip(&next).for_each(|(row, &token)| row.push(token));
     }
+    last.map(|last| last.wait()).transpose()?.map(&mut keep);
     seconds.drain(..seconds.len().min(1));
     seconds.sort_by(f64::total_cmp);
     let median = seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN);
     let speed = slots.len() as f64 / median;
     let found = json!({"tokens_per_second": speed, "written": written, "seconds": seconds});
     Ok(serde_json::to_writer(std::io::stdout(), &found)?)
+}
+
+/// The likeliest token of each of so many parts.
+fn likeliest_of(logits: &Logits, parts: usize) -> Outcome<Drawn> {
+    let filter = Filter::default();
+    let mut streams: Vec<Stream> = (0..parts).map(|_| Seed::new(0).stream()).collect();
+    let picks = streams.iter_mut().enumerate();
+    let pick = |(part, stream)| Pick { part, temperature: 0.0, filter: &filter, stream };
+    Ok(logits.draw(picks.map(pick).collect())?)
 }
 
 /// Rows with a class each, or texts where the request has no labels.

@@ -30,7 +30,7 @@ def compiled(folder, *settings):
     """The kernels of one file for one shape."""
     name = folder / ("-".join(settings).replace("=", "") + ".so")
     defines = [f"-D{setting}" for setting in settings]
-    subprocess.run(["g++", "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *defines, HERE / "kernels.cpp", "-o", name], check=True)
+    subprocess.run(["g++", "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *defines, HERE / "emulation.cpp", "-o", name], check=True)
     return ctypes.CDLL(str(name))
 
 

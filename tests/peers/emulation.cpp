@@ -1,4 +1,4 @@
-// The kernels for a GPU as functions that Python can call; compiled once for each shape by kernels.py.
+// The kernels for a GPU as functions that Python can call; compiled once for each shape by emulation.py.
 #include "emulation.hpp"
 
 #include "../../agents/src/gpu/number.cuh"
