@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// When the system refuses another thread.
     pub fn start_with(limits: Limits, clock: Clock) -> Result<Self> {
-        let meter = Arc::new(Meter::new(clock));
+        let meter = Arc::new(Meter::new(clock, limits));
         let (handle, commands) = queue::channel(Arc::clone(&meter));
         let thread = Some(spawn(commands, limits, Arc::clone(&meter))?);
         Ok(Self { handle, limits, meter, thread })

@@ -184,6 +184,7 @@ impl Actor for Conductor {
     ) -> Result<ConductorState, ActorProcessingErr> {
         let ConductorArguments { stage, recorder, feed, control, engines, timer, .. } = arguments;
         let ConductorArguments { checkpoints, before, until, ending, .. } = arguments;
+        feed.begin_work(engines.clone(), recorder.milliseconds_before());
         Ok(ConductorState {
             stage,
             recorder,
@@ -418,9 +419,9 @@ impl ConductorState {
     }
 
     fn end_tick(&mut self, tick: u64) -> Result<(), ConductError> {
-        let did = self.recorder.engine_did(&self.engines.usage());
-        self.feed.show_engine(did);
-        Ok(self.recorder.end_tick(tick)?)
+        let work = self.recorder.work(tick, &self.engines.usage_at_most());
+        self.feed.show_work(work);
+        Ok(self.recorder.end_tick(&work)?)
     }
 
     fn publish_events(&mut self) -> Result<(), ConductError> {

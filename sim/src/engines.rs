@@ -87,4 +87,20 @@ impl EngineHandles {
         let all = self.0.iter().map(EngineHandle::usage);
         all.reduce(|one, other| one.beside(&other)).unwrap_or_default()
     }
+
+    /// The same, and how full they were at most since this was asked last.
+    #[must_use]
+    pub fn usage_at_most(&self) -> Usage {
+        let all = self.0.iter().map(EngineHandle::usage_at_most);
+        all.reduce(|one, other| one.beside(&other)).unwrap_or_default()
+    }
+
+    /// How many sequences they can have in progress, and how many bytes of keys and values, where that has a
+    /// bound; together.
+    #[must_use]
+    pub fn room(&self) -> (usize, Option<u64>) {
+        let limits = || self.0.iter().map(EngineHandle::limits);
+        let sequences = limits().map(|limits| limits.sequences).sum();
+        (sequences, limits().map(|limits| limits.cache_bytes).sum())
+    }
 }

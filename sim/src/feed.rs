@@ -2,14 +2,13 @@
 //! and says how many it lost. Recorder, metrics and triggers do not sit behind it: they lose nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-pub use agents::engine::memory::mib;
-pub use agents::engine::meter::Usage;
-
+use crate::engines::EngineHandles;
 use crate::event::Event;
+use crate::work::{TickWork, Work, Works};
 
 /// Events that may wait for a screen.
 const BOUND: usize = 16_384;
@@ -19,7 +18,7 @@ const BOUND: usize = 16_384;
 pub struct Feed {
     sender: Option<mpsc::Sender<Event>>,
     missed: Arc<AtomicU64>,
-    engine: Arc<Mutex<Option<Usage>>>,
+    works: Arc<Mutex<Works>>,
 }
 
 /// The screen's end.
@@ -28,7 +27,7 @@ pub struct Watch {
     /// Events in order; ends when the run has ended.
     events: mpsc::Receiver<Event>,
     missed: Arc<AtomicU64>,
-    engine: Arc<Mutex<Option<Usage>>>,
+    works: Arc<Mutex<Works>>,
 }
 
 /// A feed and its watcher.
@@ -36,10 +35,10 @@ pub struct Watch {
 pub fn channel() -> (Feed, Watch) {
     let (sender, events) = mpsc::channel(BOUND);
     let missed = Arc::new(AtomicU64::new(0));
-    let engine = Arc::new(Mutex::new(None));
+    let works = Arc::new(Mutex::new(Works::default()));
     let feed =
-        Feed { sender: Some(sender), missed: Arc::clone(&missed), engine: Arc::clone(&engine) };
-    (feed, Watch { events, missed, engine })
+        Feed { sender: Some(sender), missed: Arc::clone(&missed), works: Arc::clone(&works) };
+    (feed, Watch { events, missed, works })
 }
 
 impl Feed {
@@ -74,17 +73,28 @@ impl Feed {
 }
 
 impl Feed {
-    /// Shows what the engine did in the last tick. It is beside the events: equal runs differ in it.
-    pub fn show_engine(&self, did: Usage) {
-        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(did);
+    /// Shows who works for a run that begins, or goes on after so many milliseconds.
+    pub fn begin_work(&self, engines: EngineHandles, milliseconds: u64) {
+        self.works().begin(engines, milliseconds);
+    }
+
+    /// Shows what was done in a tick, before the events of the next one.
+    pub fn show_work(&self, tick: TickWork) {
+        if self.is_watched() {
+            self.works().push(tick);
+        }
+    }
+
+    fn works(&self) -> MutexGuard<'_, Works> {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watch {
-    /// What the engine did in the last tick, whenever it is asked for; none before the first.
-    pub fn engine(&self) -> impl Fn() -> Option<Usage> + Send + 'static {
-        let engine = Arc::clone(&self.engine);
-        move || *engine.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was done up to the end of a tick, each asked for after those before it; none before the run begins.
+    pub fn work(&self) -> impl FnMut(u64) -> Option<Work> + Send + 'static {
+        let works = Arc::clone(&self.works);
+        move |tick| works.lock().unwrap_or_else(PoisonError::into_inner).until(tick)
     }
 
     /// The events, and how many were dropped so far because the watcher lagged.

@@ -30,6 +30,7 @@
 //! - [`diff`]: two recordings side by side
 //! - [`checkpoint`]: a run between two ticks, on disk
 //! - [`durable`]: files that survive a crash
+//! - [`work`]: what the engines did, tick by tick
 //! - [`feed`]: events on their way to screens
 //! - [`summary`]: what a run came to
 //! - [`report`]: several runs side by side
@@ -79,3 +80,4 @@ mod traffic;
 pub mod training;
 pub mod tuning;
 pub mod verify;
+pub mod work;

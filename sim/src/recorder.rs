@@ -25,6 +25,7 @@ use crate::clock::Stopwatch;
 use crate::durable;
 use crate::event::Event;
 use crate::recording::LOG;
+use crate::work::TickWork;
 
 /// Version of the event log: a reader that knows another major version refuses it.
 pub const FORMAT: &str = "polylogue-events/1.1";
@@ -64,8 +65,6 @@ pub struct Recorder {
     before: u64,
     /// What the engine had done when the last tick ended.
     engine: Usage,
-    /// What it did in the present one.
-    did: Usage,
     /// The tick whose time was noted last.
     noted: Option<u64>,
     observer: Option<Box<dyn Observer>>,
@@ -128,9 +127,9 @@ impl Recorder {
     }
 
     fn of(claim: Claim, events: Lines<File>, times: Lines<File>, before: u64) -> Self {
-        let (engine, did) = (Usage::default(), Usage::default());
+        let engine = Usage::default();
         let (watch, noted, observer) = (Stopwatch::start(), None, None);
-        Self { claim, events, times, watch, before, engine, did, noted, observer, silent: false }
+        Self { claim, events, times, watch, before, engine, noted, observer, silent: false }
     }
 
     /// Hands everything that was recorded to the disk, and says how far that is.
@@ -167,12 +166,17 @@ impl Recorder {
         Ok(())
     }
 
-    /// What the engine has done since the run began; what of it belongs to the present tick comes back, and
-    /// is noted when the tick ends.
-    pub fn engine_did(&mut self, total: &Usage) -> Usage {
-        self.did = total.since(&self.engine);
+    /// Milliseconds that the run took before it was taken up again.
+    #[must_use]
+    pub fn milliseconds_before(&self) -> u64 {
+        self.before
+    }
+
+    /// What is noted of a tick that ends, where `total` is what the engines have done since the run began.
+    pub fn work(&mut self, tick: u64, total: &Usage) -> TickWork {
+        let engine = total.since(&self.engine);
         self.engine = *total;
-        self.did
+        TickWork { tick, milliseconds: self.before + self.watch.milliseconds(), engine }
     }
 
     /// Ends a tick: all of it is handed to the system, and its wall time noted. Where that fails it may be
@@ -180,7 +184,8 @@ impl Recorder {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn end_tick(&mut self, tick: u64) -> Result<(), RecordError> {
+    pub fn end_tick(&mut self, work: &TickWork) -> Result<(), RecordError> {
+        let tick = work.tick;
         if self.silent {
             if let Some(observer) = &mut self.observer {
                 observer.tick_ended(tick);
@@ -191,13 +196,7 @@ impl Recorder {
         self.check(result, LOG)?;
         // Once, however often the disk refuses it.
         if self.noted.replace(tick) != Some(tick) {
-            let milliseconds = self.before + self.watch.milliseconds();
-            let mut line = json!({"tick": tick, "milliseconds": milliseconds});
-            let did = std::mem::take(&mut self.did);
-            if did != Usage::default() {
-                line["engine"] = json!(did);
-            }
-            self.times.push(&line.to_string());
+            self.times.push(&json!(work).to_string());
         }
         let result = self.times.write();
         self.check(result, TIMES)?;

@@ -156,7 +156,8 @@ fn plain_lines_tell_the_whole_story() {
     let output = polylogue(&arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    for part in ["holdout", "grpo", "intent accuracy", "everything is in"] {
+    let engine = [" tokens/s, ", " sequences a step, at most ", " training steps in "];
+    for part in ["holdout", "grpo", "intent accuracy", "everything is in"].iter().chain(&engine) {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     assert!(!text.contains('\u{1b}'), "no escape sequences in plain lines");

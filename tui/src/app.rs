@@ -14,7 +14,7 @@ use ratatui::Terminal;
 use ratatui::backend::Backend;
 use ratatui::layout::{Rect, Size};
 use sim::event::Event;
-use sim::feed::Usage;
+use sim::work::Work;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -69,8 +69,8 @@ pub(crate) struct Sources {
     pub(crate) events: mpsc::Receiver<Event>,
     /// How many events were dropped so far because the screen lagged.
     pub(crate) missed: Box<dyn Fn() -> u64>,
-    /// What the engine did in the last tick; none for a recording.
-    pub(crate) engine: Box<dyn Fn() -> Option<Usage>>,
+    /// What the engine did up to the end of a tick.
+    pub(crate) work: Box<dyn FnMut(u64) -> Option<Work>>,
 }
 
 impl fmt::Debug for Sources {
@@ -133,8 +133,10 @@ pub(crate) struct App {
     pub(crate) leaving: bool,
     /// The recording that is shown; none for a run that goes on.
     pub(crate) replay: Option<Replay>,
-    /// What the engine did in the last tick.
-    pub(crate) engine: Option<Usage>,
+    /// Whether what the engine does covers everything but the help.
+    pub(crate) engine: bool,
+    /// What the engine did so far.
+    pub(crate) work: Option<Work>,
     /// The size of the terminal.
     size: Size,
 }
@@ -170,9 +172,11 @@ impl App {
         std::mem::replace(&mut self.state.run.missed, missed) != missed
     }
 
-    /// What the engine did in the last tick; true when that is news.
-    pub(crate) fn engine(&mut self, did: Option<Usage>) -> bool {
-        std::mem::replace(&mut self.engine, did) != did
+    /// What the engine did so far; true when that is news to the person.
+    pub(crate) fn work(&mut self, work: Option<Work>) -> bool {
+        let before = std::mem::replace(&mut self.work, work);
+        let last = |work: Option<Work>| work.map(|work| work.last);
+        last(before) != last(work) || self.engine && before != work
     }
 
     /// The terminal has another size.
@@ -197,12 +201,16 @@ impl App {
             Action::ToggleHelp => self.help = !self.help,
             Action::Back => self.back(),
             _ if self.help => {}
+            Action::ToggleEngine => self.engine = !self.engine,
             Action::NextPane => self.go(self.pane.next()),
             Action::PreviousPane => self.go(self.pane.next().next()),
             Action::FocusAgents => self.go(Pane::Agents),
             Action::FocusMessages => self.go(Pane::Messages),
             Action::FocusCurves => self.go(Pane::Curves),
-            Action::ToggleEnlarged => self.enlarged = !self.enlarged,
+            Action::ToggleEnlarged => {
+                self.enlarged = self.engine || !self.enlarged;
+                self.engine = false;
+            }
             Action::ToggleSummary => self.summary = !self.summary && self.state.run.is_over(),
             Action::ScrollUp => self.scroll_by(-1),
             Action::ScrollDown => self.scroll_by(1),
@@ -239,6 +247,8 @@ impl App {
     fn back(&mut self) {
         if self.help {
             self.help = false;
+        } else if self.engine {
+            self.engine = false;
         } else if self.enlarged {
             self.enlarged = false;
         } else if self.summary {
@@ -249,7 +259,7 @@ impl App {
     }
 
     fn go(&mut self, pane: Pane) {
-        self.pane = pane;
+        (self.pane, self.engine) = (pane, false);
     }
 
     /// Entries in a page.
@@ -314,7 +324,7 @@ impl App {
                 }
                 _ = frames.tick() => {
                     stale |= self.missed((sources.missed)());
-                    stale |= self.engine((sources.engine)());
+                    stale |= self.work((sources.work)(self.state.run.tick));
                     if std::mem::take(&mut stale) {
                         owning(|| terminal.draw(|frame| view::render(self, frame)))?;
                     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use miette::IntoDiagnostic;
 use sim::backbone::Devices;
-use sim::feed::mib;
 use sim::run::footprint::{Need, needs};
+use sim::work::mib;
 
 use crate::exit_code::Exit;
 use crate::untrusted::Untrusted;

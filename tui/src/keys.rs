@@ -38,6 +38,8 @@ pub(crate) enum Action {
     TogglePause,
     /// Show or hide the help.
     ToggleHelp,
+    /// Show or hide what the engine does.
+    ToggleEngine,
     /// Go to the next pane.
     NextPane,
     /// Go to the pane before.
@@ -89,8 +91,8 @@ pub(crate) struct Binding {
     pub(crate) label: &'static str,
     /// A word for the footer; none where the line above says enough.
     pub(crate) short: Option<&'static str>,
-    /// A sentence for the help.
-    pub(crate) help: &'static str,
+    /// A sentence for the help; none where the line above says it as well.
+    pub(crate) help: Option<&'static str>,
 }
 
 const fn binding(
@@ -100,6 +102,7 @@ const fn binding(
     short: Option<&'static str>,
     help: &'static str,
 ) -> Binding {
+    let help = if help.is_empty() { None } else { Some(help) };
     Binding { keys, action, label, short, help }
 }
 
@@ -120,7 +123,14 @@ pub(crate) const TABLE: &[Binding] = &[
         "hold the run, or let it go on",
     ),
     binding(&[Key::Char('?')], Action::ToggleHelp, "?", Some("help"), "show or hide this page"),
-    binding(&[Key::Tab], Action::NextPane, "tab", Some("next pane"), "go to the next pane"),
+    binding(
+        &[Key::Tab],
+        Action::NextPane,
+        "tab",
+        Some("next pane"),
+        "go to the next pane; with shift to the one before",
+    ),
+    binding(&[Key::BackTab], Action::PreviousPane, "shift-tab", None, ""),
     binding(
         &[Key::Char('e')],
         Action::ToggleEnlarged,
@@ -129,13 +139,20 @@ pub(crate) const TABLE: &[Binding] = &[
         "give the pane the whole screen, or take it back",
     ),
     binding(
+        &[Key::Char('4')],
+        Action::ToggleEngine,
+        "4",
+        Some("engine"),
+        "show or hide what the engine does: speed, queue, memory, time",
+    ),
+    binding(
         &[Key::Up, Key::Char('k')],
         Action::ScrollUp,
-        "↑",
+        "↑ ↓",
         Some("scroll"),
-        "up by one (or k), and stop following",
+        "by one (or k and j); up stops following",
     ),
-    binding(&[Key::Down, Key::Char('j')], Action::ScrollDown, "↓", None, "down by one (or j)"),
+    binding(&[Key::Down, Key::Char('j')], Action::ScrollDown, "↓", None, ""),
     binding(
         &[Key::End, Key::Char('G')],
         Action::ToNewest,
@@ -151,12 +168,17 @@ pub(crate) const TABLE: &[Binding] = &[
         None,
         "show or hide the summary, after the run",
     ),
-    binding(&[Key::Char('1')], Action::FocusAgents, "1", None, "go to the agents"),
-    binding(&[Key::Char('2')], Action::FocusMessages, "2", None, "go to the messages"),
-    binding(&[Key::Char('3')], Action::FocusCurves, "3", None, "go to the curves"),
-    binding(&[Key::BackTab], Action::PreviousPane, "shift-tab", None, "go to the pane before"),
-    binding(&[Key::PageUp], Action::PageUp, "pgup", None, "a page up"),
-    binding(&[Key::PageDown], Action::PageDown, "pgdn", None, "a page down"),
+    binding(
+        &[Key::Char('1')],
+        Action::FocusAgents,
+        "1 2 3",
+        None,
+        "go to the agents, the messages, the curves",
+    ),
+    binding(&[Key::Char('2')], Action::FocusMessages, "2", None, ""),
+    binding(&[Key::Char('3')], Action::FocusCurves, "3", None, ""),
+    binding(&[Key::PageUp], Action::PageUp, "pgup pgdn", None, "a page up or down"),
+    binding(&[Key::PageDown], Action::PageDown, "pgdn", None, ""),
     binding(
         &[Key::Home, Key::Char('g')],
         Action::ToOldest,
@@ -230,7 +252,7 @@ mod tests {
     fn every_key_is_explained() {
         for binding in bindings(true) {
             assert!(!binding.keys.is_empty() && !binding.label.is_empty());
-            assert!(!binding.help.is_empty() && !binding.help.ends_with('.'), "{}", binding.help);
+            assert!(binding.help.is_none_or(|help| !help.ends_with('.')), "{:?}", binding.help);
             assert!(binding.short.is_none_or(|short| !short.is_empty()));
         }
     }

@@ -1,11 +1,14 @@
 //! The run as plain lines, for pipes and logs: no colours, no control characters, one line per thing that
 //! matters. Single messages are left out; the recording has them all.
 
+use std::time::Duration;
+
 use sim::event::{Event, EventKind, Phase, Scores};
+use sim::work::{Usage, Work, mib};
 
 use crate::state::State;
 use crate::untrusted::Untrusted;
-use crate::view::number::{counted, loss, percent};
+use crate::view::number::{counted, grouped, loss, percent};
 
 /// Tells a run line by line.
 #[derive(Debug)]
@@ -13,19 +16,48 @@ pub(crate) struct Plain {
     state: State,
     /// Every so many episodes of play a line is due.
     every: u64,
+    /// What the engine had done when that was told last.
+    told: Work,
 }
 
 impl Plain {
     /// With a line of progress every so many episodes; at least 1.
     pub(crate) fn new(every: u64) -> Self {
-        Self { state: State::default(), every: every.max(1) }
+        Self { state: State::default(), every: every.max(1), told: Work::default() }
     }
 
-    /// The line for an event, without its end; none for what is not worth one.
-    pub(crate) fn line(&mut self, event: &Event) -> Option<String> {
+    /// The lines for an event, without their ends; none for what is not worth one. At the beginning of a part of
+    /// the run, with every line of progress and at the end, the first are about what the engine did in the ticks
+    /// before, which `work` tells.
+    pub(crate) fn lines(
+        &mut self,
+        event: &Event,
+        mut work: impl FnMut(u64) -> Option<Work>,
+    ) -> Vec<String> {
         self.state.apply(event);
-        self.words(&event.kind)
-            .map(|words| format!("tick {:>5}  {}", event.tick, Untrusted(&words)))
+        let words = self.words(&event.kind);
+        let engine = match event.kind {
+            EventKind::PhaseStarted { .. }
+            | EventKind::EpisodeFinished { .. }
+            | EventKind::TalkFinished { .. }
+            | EventKind::RunFinished { .. }
+                if words.is_some() =>
+            {
+                event.tick.checked_sub(1).and_then(&mut work).and_then(|work| self.engine(&work))
+            }
+            _ => None,
+        };
+        let tick = event.tick;
+        let all = engine.into_iter().flatten().chain(words);
+        all.map(|words| format!("tick {tick:>5}  {}", Untrusted(&words))).collect()
+    }
+
+    /// What the engine did since it was told last; nothing where it did nothing.
+    fn engine(&mut self, work: &Work) -> Option<[String; 2]> {
+        let before = std::mem::replace(&mut self.told, *work);
+        let did = work.whole.since(&before.whole);
+        let took = Duration::from_millis(work.took.saturating_sub(before.took));
+        (did.tokens() + did.training_steps > 0).then(|| engine(&did, took))
     }
 
     fn words(&self, kind: &EventKind) -> Option<String> {
@@ -130,6 +162,37 @@ impl Plain {
     }
 }
 
+/// What the engine did in some time: how fast and how full, then of what and for how long.
+pub(crate) fn engine(did: &Usage, took: Duration) -> [String; 2] {
+    let seconds = |nanoseconds: u64| format!("{:.1} s", nanoseconds as f64 / 1e9);
+    [
+        format!(
+            "engine: {} tokens/s, {:.1} sequences a step, at most {} waiting, keys and values {}",
+            grouped(did.tokens_per_second() as u64),
+            did.occupancy(),
+            grouped(did.waiting),
+            mib(did.cache_bytes)
+        ),
+        format!(
+            "engine: {} tokens read, {} shared, {} written in {}; {} for {} in {}; {} in {}; of {:.1} s",
+            grouped(did.prompt_tokens),
+            grouped(did.shared_tokens),
+            grouped(did.written_tokens),
+            seconds(did.text_time),
+            grouped(did.class_tokens),
+            if did.classes == 1 {
+                "1 class".to_owned()
+            } else {
+                format!("{} classes", grouped(did.classes))
+            },
+            seconds(did.class_time),
+            counted(did.training_steps, "training step"),
+            seconds(did.training_time),
+            took.as_secs_f64()
+        ),
+    ]
+}
+
 /// Failures and what was done about them.
 fn supervision(kind: &EventKind) -> Option<String> {
     let jobs = |jobs: usize| match jobs {
@@ -193,7 +256,7 @@ mod tests {
     fn a_run_reads_as_lines() {
         let mut plain = Plain::new(8);
         let lines: Vec<String> =
-            screenplay::whole_run().iter().filter_map(|event| plain.line(event)).collect();
+            screenplay::whole_run().iter().flat_map(|event| plain.lines(event, |_| None)).collect();
         for line in &lines {
             assert!(!line.chars().any(char::is_control), "{line:?}");
         }

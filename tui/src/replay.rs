@@ -6,6 +6,7 @@ use clap::Args;
 use miette::IntoDiagnostic;
 use sim::recording::{self, RecordingError, Survey, Times};
 use sim::run::Finished;
+use sim::work::Work;
 use tokio::sync::mpsc;
 
 use crate::app::replay::Replay;
@@ -65,7 +66,12 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> miette::Result<Exit> {
             let pace = arguments.speed.unwrap_or(1.0);
             let app = App::of_recording(options, Replay::new(pace, &survey));
             let player = Player::open(&arguments.run, pace).into_diagnostic()?;
-            let (shown, played) = runtime.block_on(on_screen(app, player, arguments.from));
+            let (shown, played) = runtime.block_on(on_screen(
+                app,
+                player,
+                work(Times::of(&arguments.run)),
+                arguments.from,
+            ));
             played.into_diagnostic()?;
             if let Err(error) = shown {
                 crate::summary::complain(&format!("the screen: {error}"));
@@ -102,9 +108,21 @@ fn print(survey: &Survey, arguments: &ReplayArguments) {
     }
 }
 
+/// What was done up to the end of a tick, as it was recorded.
+fn work(times: Times) -> impl FnMut(u64) -> Option<Work> {
+    let mut last = None;
+    move |tick| {
+        if last.is_none_or(|(known, _)| known != tick) {
+            last = Some((tick, times.work(tick)));
+        }
+        last.map(|(_, work)| work)
+    }
+}
+
 async fn on_screen(
     mut app: App,
     player: Player,
+    work: impl FnMut(u64) -> Option<Work> + 'static,
     from: u64,
 ) -> (std::io::Result<()>, Result<(), RecordingError>) {
     let (sender, events) = mpsc::channel(BOUND);
@@ -112,7 +130,8 @@ async fn on_screen(
     let shown = async {
         let mut screen = Screen::take()?;
         let (keyboard, inputs) = Keyboard::open()?;
-        let sources = Sources { inputs, events, missed: Box::new(|| 0), engine: Box::new(|| None) };
+        let missed = Box::new(|| 0);
+        let sources = Sources { inputs, events, missed, work: Box::new(work) };
         // A wish is lost where a thousand wait: a key that was held down too long.
         let obey = move |command| {
             if let Some(wish) = wish(command) {
@@ -141,11 +160,13 @@ pub(crate) fn wish(command: Command) -> Option<Wish> {
 
 async fn in_lines(arguments: &ReplayArguments) -> Result<(), RecordingError> {
     let mut plain = Plain::new(EPISODES_PER_LINE);
+    let mut work = work(Times::of(&arguments.run));
     let Some(pace) = arguments.speed else {
         for recorded in recording::open(&arguments.run)? {
             let event = recorded?.event;
-            if let Some(line) = plain.line(&event).filter(|_| event.tick >= arguments.from) {
-                crate::output::say(line);
+            let lines = plain.lines(&event, &mut work);
+            if event.tick >= arguments.from {
+                lines.into_iter().for_each(crate::output::say);
             }
         }
         return Ok(());
@@ -156,8 +177,9 @@ async fn in_lines(arguments: &ReplayArguments) -> Result<(), RecordingError> {
     let (wishes, granted) = mpsc::channel(1);
     let shown = async move {
         while let Some(event) = events.recv().await {
-            if let Some(line) = plain.line(&event).filter(|_| event.tick >= arguments.from) {
-                crate::output::say(line);
+            let lines = plain.lines(&event, &mut work);
+            if event.tick >= arguments.from {
+                lines.into_iter().for_each(crate::output::say);
             }
             if Some(event.seq) == last {
                 break;

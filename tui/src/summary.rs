@@ -1,8 +1,10 @@
 //! The last words of a run: what was better afterwards, what was trained, where everything is.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sim::event::Scores;
+use sim::recording::Times;
 use sim::run::Finished;
 use sim::summary::AgentSummary;
 
@@ -87,6 +89,11 @@ fn lines(finished: &Finished, directory: &Path) -> Vec<String> {
             line.extend([", ", &troubles]);
         }
         lines.push(line);
+    }
+    let work = Times::of(directory).work(u64::MAX);
+    if work.whole.time() > 0 {
+        let did = crate::plain::engine(&work.whole, Duration::from_millis(work.took));
+        lines.extend(did.map(|line| format!("  {line}")));
     }
     lines.push(format!("  everything is in {}", directory.display()));
     // Names come from the scenario, or from a recording that anybody may have written.

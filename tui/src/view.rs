@@ -5,6 +5,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod curves;
+pub(crate) mod engine;
 pub(crate) mod footer;
 pub(crate) mod header;
 pub(crate) mod help;
@@ -44,6 +45,9 @@ fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     footer::draw(app, theme, places.footer, buffer);
     if app.help {
         return help::draw(app.replay.is_some(), theme, places.body, buffer);
+    }
+    if app.engine {
+        return engine::draw(app, theme, places.body, buffer);
     }
     if let Some(area) = places.agents {
         agents::draw(app, theme, area, buffer);

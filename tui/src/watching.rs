@@ -97,14 +97,14 @@ async fn on_screen(
     options: Options,
     asked: &Cell<Exit>,
 ) -> io::Result<()> {
-    let engine = watch.engine();
+    let work = watch.work();
     let (events, missed) = watch.into_parts();
     let mut app = App::new(options);
     let shown = async {
         let mut screen = Screen::take()?;
         let (keyboard, inputs) = Keyboard::open()?;
-        let (missed, engine) = (Box::new(missed), Box::new(engine));
-        let sources = Sources { inputs, events, missed, engine };
+        let (missed, work) = (Box::new(missed), Box::new(work));
+        let sources = Sources { inputs, events, missed, work };
         let obey = |command| match command {
             Command::Pause => control.pause(),
             Command::Resume => control.resume(),
@@ -133,11 +133,10 @@ async fn on_screen(
 }
 
 async fn in_lines(watch: Watch) {
+    let mut work = watch.work();
     let (mut events, _missed) = watch.into_parts();
     let mut plain = Plain::new(EPISODES_PER_LINE);
     while let Some(event) = events.recv().await {
-        if let Some(line) = plain.line(&event) {
-            crate::output::say(line);
-        }
+        plain.lines(&event, &mut work).into_iter().for_each(crate::output::say);
     }
 }

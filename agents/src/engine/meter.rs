@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Limits;
+
 /// Nanoseconds since some moment that stays the same.
 pub type Clock = fn() -> u64;
 
@@ -47,15 +49,36 @@ pub struct Usage {
     pub class_time: u64,
     /// Nanoseconds with fine-tuning.
     pub training_time: u64,
-    /// Requests that have not begun, now.
+    /// Requests that have not begun: now, or at most.
     pub waiting: u64,
-    /// Sequences in progress, now.
+    /// Sequences in progress: now, or at most.
     pub running: u64,
-    /// Bytes of keys and values that are promised or kept, now.
+    /// Bytes of keys and values that are promised or kept: now, or at most.
     pub cache_bytes: u64,
 }
 
 impl Usage {
+    /// What was counted here and later; how full it was at most.
+    #[must_use]
+    pub fn and(&self, later: &Self) -> Self {
+        Self {
+            steps: self.steps + later.steps,
+            rows: self.rows + later.rows,
+            prompt_tokens: self.prompt_tokens + later.prompt_tokens,
+            shared_tokens: self.shared_tokens + later.shared_tokens,
+            written_tokens: self.written_tokens + later.written_tokens,
+            classes: self.classes + later.classes,
+            class_tokens: self.class_tokens + later.class_tokens,
+            training_steps: self.training_steps + later.training_steps,
+            text_time: self.text_time + later.text_time,
+            class_time: self.class_time + later.class_time,
+            training_time: self.training_time + later.training_time,
+            waiting: self.waiting.max(later.waiting),
+            running: self.running.max(later.running),
+            cache_bytes: self.cache_bytes.max(later.cache_bytes),
+        }
+    }
+
     /// What was counted after `earlier`; how full it is stays as it is.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -80,20 +103,13 @@ impl Usage {
     #[must_use]
     pub fn beside(&self, other: &Self) -> Self {
         Self {
-            steps: self.steps + other.steps,
-            rows: self.rows + other.rows,
-            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
-            shared_tokens: self.shared_tokens + other.shared_tokens,
-            written_tokens: self.written_tokens + other.written_tokens,
-            classes: self.classes + other.classes,
-            class_tokens: self.class_tokens + other.class_tokens,
-            training_steps: self.training_steps + other.training_steps,
             text_time: self.text_time.max(other.text_time),
             class_time: self.class_time.max(other.class_time),
             training_time: self.training_time.max(other.training_time),
             waiting: self.waiting + other.waiting,
             running: self.running + other.running,
             cache_bytes: self.cache_bytes + other.cache_bytes,
+            ..self.and(other)
         }
     }
 
@@ -110,6 +126,12 @@ impl Usage {
         if seconds > 0.0 { self.tokens() as f64 / seconds } else { 0.0 }
     }
 
+    /// Nanoseconds of work of all kinds.
+    #[must_use]
+    pub fn time(&self) -> u64 {
+        self.text_time + self.class_time + self.training_time
+    }
+
     /// Mean number of sequences in a step.
     #[must_use]
     pub fn occupancy(&self) -> f64 {
@@ -121,7 +143,10 @@ impl Usage {
 #[derive(Debug)]
 pub struct Meter {
     clock: Clock,
+    limits: Limits,
     numbers: [AtomicU64; 14],
+    /// The most of the last three numbers since it was asked for.
+    most: [AtomicU64; 3],
 }
 
 /// Where each number of [`Usage`] stands, in its order.
@@ -144,8 +169,24 @@ enum Number {
 }
 
 impl Meter {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, numbers: Default::default() }
+    pub(crate) fn new(clock: Clock, limits: Limits) -> Self {
+        Self { clock, limits, numbers: Default::default(), most: Default::default() }
+    }
+
+    /// What the engine keeps to.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The counters, and how full it was at most since this was asked last.
+    #[must_use]
+    pub fn read_most(&self) -> Usage {
+        let now = self.read();
+        let most = [now.waiting, now.running, now.cache_bytes];
+        let mut most = most.iter().zip(&self.most);
+        let mut next = || most.next().map_or(0, |(now, most)| most.swap(*now, Ordering::Relaxed));
+        Usage { waiting: next(), running: next(), cache_bytes: next(), ..now }
     }
 
     /// The counters as they are now.
@@ -208,11 +249,34 @@ impl Meter {
     }
 
     pub(crate) fn show(&self, waiting: usize, running: usize, cache_bytes: u64) {
-        let set = |number: Number, value: u64| {
+        let numbers = [Number::Waiting, Number::Running, Number::CacheBytes];
+        let values = [waiting as u64, running as u64, cache_bytes];
+        for ((number, value), most) in numbers.into_iter().zip(values).zip(&self.most) {
             self.numbers[number as usize].store(value, Ordering::Relaxed);
+            most.fetch_max(value, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_is_that_since_it_was_asked_last() {
+        let meter = Meter::new(|| 0, Limits::default());
+        let most = || {
+            let most = meter.read_most();
+            (most.waiting, most.running, most.cache_bytes)
         };
-        set(Number::Waiting, waiting as u64);
-        set(Number::Running, running as u64);
-        set(Number::CacheBytes, cache_bytes);
+        meter.show(9, 0, 5);
+        meter.show(2, 7, 80);
+        meter.show(0, 3, 80);
+        assert_eq!((meter.read().waiting, meter.read().running), (0, 3));
+        assert_eq!(most(), (9, 7, 80));
+        // What is still so counts anew.
+        assert_eq!(most(), (0, 3, 80));
+        meter.show(0, 1, 0);
+        assert_eq!((most(), most()), ((0, 3, 80), (0, 1, 0)));
     }
 }

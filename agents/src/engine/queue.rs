@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::meter::{Meter, Usage};
+use super::schedule::Limits;
 use super::train::Advance;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
@@ -123,6 +124,18 @@ impl EngineHandle {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.1.read()
+    }
+
+    /// The same, and how full it was at most since this was asked last.
+    #[must_use]
+    pub fn usage_at_most(&self) -> Usage {
+        self.1.read_most()
+    }
+
+    /// What the engine keeps to.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.1.limits()
     }
 
     /// Asks for a class or a text.

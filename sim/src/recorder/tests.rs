@@ -17,7 +17,8 @@ fn played(directory: &Path) -> LogEnd {
     let mut end = None;
     for seq in 0..5 {
         recorder.record(&event(seq)).unwrap();
-        recorder.end_tick(seq).unwrap();
+        let work = recorder.work(seq, &Usage::default());
+        recorder.end_tick(&work).unwrap();
         if seq == 2 {
             end = Some(recorder.commit().unwrap());
         }
@@ -54,7 +55,8 @@ fn times_are_gone_on_with_as_far_as_they_are_there() {
         }
         let mut recorder = Recorder::reopen(Claim::of(folder.path()).unwrap(), &end).unwrap();
         recorder.record(&event(3)).unwrap();
-        recorder.end_tick(3).unwrap();
+        let work = recorder.work(3, &Usage::default());
+        recorder.end_tick(&work).unwrap();
         let now = fs::read_to_string(&path).unwrap();
         let ticks = now.lines().map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use super::*;
 use crate::recorder::{Claim, Recorder};
+use crate::work::TickWork;
 
 const HEADER: &str = "{\"format\":\"polylogue-events/1.1\"}\n";
 /// An event of every kind.
@@ -135,7 +136,7 @@ fn a_compressed_log_reads_the_same_cut_off_or_not() {
         recorder.record(&event).unwrap();
         events.push(Recorded { event, line: text.trim_end().to_owned() });
     }
-    recorder.end_tick(666).unwrap();
+    recorder.end_tick(&TickWork { tick: 666, ..TickWork::default() }).unwrap();
     let all = |folder: &Path| open(folder).unwrap().map(Result::unwrap).collect::<Vec<_>>();
     assert_eq!(all(folder.path()), events);
     let plain = std::fs::read(folder.path().join(LOG)).unwrap();

@@ -1,23 +1,17 @@
-//! The wall times of a recorded run: for showing it again at the pace at which it went, and for nothing else.
+//! The wall times of a recorded run, and what its engines did: for showing it again, and for nothing else.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use serde::Deserialize;
+use crate::work::{TickWork, Work};
 
 /// The most that is read of the file, in bytes; ticks beyond have no time.
 const LARGEST: u64 = 64 << 20;
 
-/// When each tick ended, in milliseconds since the run began.
+/// When each tick ended, and what was done in it.
 #[derive(Clone, Debug, Default)]
-pub struct Times(Vec<Line>);
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct Line {
-    tick: u64,
-    milliseconds: u64,
-}
+pub struct Times(Vec<TickWork>);
 
 impl Times {
     /// Reads `times.jsonl` of a run directory as far as it makes sense; without one there are no times.
@@ -29,8 +23,8 @@ impl Times {
         if file.and_then(|file| file.take(LARGEST).read_to_string(&mut text)).is_err() {
             return Self::default();
         }
-        let mut times: Vec<Line> = Vec::new();
-        for line in text.lines().map_while(|line| serde_json::from_str::<Line>(line).ok()) {
+        let mut times: Vec<TickWork> = Vec::new();
+        for line in text.lines().map_while(|line| serde_json::from_str::<TickWork>(line).ok()) {
             if times.last().is_none_or(|last| last.tick < line.tick) {
                 times.push(line);
             }
@@ -48,6 +42,14 @@ impl Times {
     #[must_use]
     pub fn whole(&self) -> u64 {
         self.0.last().map_or(0, |line| line.milliseconds)
+    }
+
+    /// What was done up to the end of a tick.
+    #[must_use]
+    pub fn work(&self, tick: u64) -> Work {
+        let mut work = Work::default();
+        self.0.iter().take_while(|line| line.tick <= tick).for_each(|line| work.add(line));
+        work
     }
 
     fn at(&self, tick: u64) -> Option<u64> {
@@ -72,5 +74,6 @@ mod tests {
         assert_eq!(times.between(2, 4), Some(0), "a clock that was set back");
         assert_eq!(times.between(2, 3), None);
         assert_eq!(times.whole(), 90);
+        assert_eq!(times.work(3).took, 25);
     }
 }

@@ -4,6 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 use serde_json::json;
+use sim::work::{Now, TickWork, Usage, Work};
 
 use super::screenplay::{self, Script};
 use super::*;
@@ -127,8 +128,14 @@ fn faults_and_what_was_done_about_them() {
     }
     check("faults", &mut app(&script.events));
     let mut plain = crate::plain::Plain::new(1_000);
-    let lines: Vec<String> =
-        script.events.iter().rev().take(13).rev().filter_map(|event| plain.line(event)).collect();
+    let lines: Vec<String> = script
+        .events
+        .iter()
+        .rev()
+        .take(13)
+        .rev()
+        .flat_map(|event| plain.lines(event, |_| None))
+        .collect();
     insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("faults_in_lines", lines.join("\n"));
     });
@@ -249,21 +256,58 @@ fn scrolling_holds_and_following_goes_on() {
 
 #[test]
 fn what_the_engine_does_is_said_where_there_is_room() {
-    let did = sim::feed::Usage {
-        steps: 10,
-        rows: 120,
-        written_tokens: 500,
-        text_time: 1_000_000_000,
-        waiting: 4,
-        cache_bytes: 3 << 20,
-        ..sim::feed::Usage::default()
-    };
     for (width, wanted) in [(80, "500 tok/s"), (120, "12 rows, 4 waiting, cache 3 MiB")] {
         let mut app = app(&screenplay::play().events);
-        assert!(app.engine(Some(did)) && !app.engine(Some(did)));
+        assert!(app.work(Some(worked())) && !app.work(Some(worked())));
         let screen = text(&shown(&mut app, width, 24));
         assert!(screen.contains(wanted), "{screen}");
     }
+}
+
+/// Two ticks of an engine.
+fn worked() -> Work {
+    let engine = Usage {
+        steps: 10,
+        rows: 120,
+        prompt_tokens: 250,
+        shared_tokens: 90,
+        written_tokens: 250,
+        classes: 7,
+        class_tokens: 500,
+        training_steps: 3,
+        text_time: 1_500_000_000,
+        class_time: 500_000_000,
+        training_time: 250_000_000,
+        waiting: 4,
+        running: 16,
+        cache_bytes: 3 << 20,
+    };
+    let mut work = Work::default();
+    let first = Usage { waiting: 2_400, training_steps: 12_345, ..engine };
+    work.add(&TickWork { tick: 133, milliseconds: 7_000, engine: first });
+    work.add(&TickWork { tick: 134, milliseconds: 9_750, engine });
+    let usage = Usage { waiting: 1, running: 15, cache_bytes: 2 << 20, ..engine };
+    work.now = Some(Now { usage, sequences: 96, cache_bytes: Some(11 << 30) });
+    work
+}
+
+#[test]
+fn all_that_is_known_of_the_engine_has_a_page() {
+    let mut app = app(&screenplay::play().events);
+    press(&mut app, &[Key::Char('4')]);
+    assert!(text(&shown(&mut app, 80, 24)).contains("Nothing yet."));
+    app.work(Some(worked()));
+    check("engine", &mut app);
+    // What changes within a tick is news to who looks at it only.
+    let mut later = worked();
+    later.now = None;
+    assert!(app.work(Some(later)));
+    for keys in [Key::Escape, Key::Char('4'), Key::Char('2'), Key::Char('e')] {
+        app.engine = true;
+        press(&mut app, &[keys]);
+        assert!(!app.engine, "{keys:?}");
+    }
+    assert!(!app.work(Some(worked())));
 }
 
 #[test]
@@ -307,7 +351,7 @@ async fn the_loop_takes_in_events_obeys_keys_and_leaves() {
         inputs: input_receiver,
         events: event_receiver,
         missed: Box::new(|| 3),
-        engine: Box::new(|| None),
+        work: Box::new(|_| None),
     };
     let mut app = app(&[]);
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();

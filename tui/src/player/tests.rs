@@ -5,6 +5,7 @@ use ratatui::backend::TestBackend;
 use ratatui::layout::Size;
 use sim::recorder::{Claim, Recorder};
 use sim::recording::survey;
+use sim::work::Usage;
 use tempfile::TempDir;
 
 use super::*;
@@ -19,12 +20,14 @@ fn recorded(events: &[Event]) -> TempDir {
     let mut tick = 0;
     for event in events {
         if event.tick != tick {
-            recorder.end_tick(tick).unwrap();
+            let work = recorder.work(tick, &Usage::default());
+            recorder.end_tick(&work).unwrap();
             tick = event.tick;
         }
         recorder.record(event).unwrap();
     }
-    recorder.end_tick(tick).unwrap();
+    let work = recorder.work(tick, &Usage::default());
+    recorder.end_tick(&work).unwrap();
     drop(recorder);
     let line = |tick| format!("{{\"tick\":{tick},\"milliseconds\":{}}}\n", tick * 1_000);
     let times: String = (0..=tick).map(line).collect();

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 
-use sim::feed::mib;
+use sim::work::mib;
 
 use super::panel::row;
 use super::theme::{Sign, Theme, Tone};
@@ -41,8 +41,7 @@ pub(crate) fn draw(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
 /// The keys of a binding as people write them.
 pub(crate) fn label(theme: Theme, binding: &Binding) -> &'static str {
     match (binding.action, theme.charset()) {
-        (Action::ScrollUp, crate::untrusted::Charset::Ascii) => "up",
-        (Action::ScrollDown, crate::untrusted::Charset::Ascii) => "down",
+        (Action::ScrollUp, crate::untrusted::Charset::Ascii) => "up down",
         _ => binding.label,
     }
 }
@@ -55,21 +54,25 @@ fn short(app: &App, binding: &Binding) -> Option<&'static str> {
         Action::TogglePause if app.paused => Some("resume"),
         Action::ToggleSummary if over => Some("summary"),
         Action::ToggleEnlarged if app.enlarged => Some("shrink"),
+        Action::ToggleEngine if app.engine => Some("society"),
         _ => binding.short,
     }
 }
 
 /// What the engine did in the last tick, in as many words as there is room for.
 fn engine(app: &App, room: usize) -> String {
-    let Some(did) = app.engine.filter(|_| !app.state.run.is_over()) else { return String::new() };
+    let Some(work) = app.work.filter(|_| !app.state.run.is_over()) else { return String::new() };
+    let did = work.last.engine;
     let mut words = String::new();
-    let parts = [
+    let answers = [
         format!("{:.0} tok/s", did.tokens_per_second()),
         format!("{:.0} rows", did.occupancy()),
         format!("{} waiting", did.waiting),
         format!("cache {}", mib(did.cache_bytes)),
-        format!("{} training steps", did.training_steps),
     ];
+    let jobs = format!("{} job steps", did.training_steps);
+    let answers = answers.into_iter().filter(|_| did.tokens() > 0);
+    let parts = answers.chain((did.training_steps > 0).then_some(jobs));
     for part in parts {
         let longer = if words.is_empty() { part } else { format!("{words}, {part}") };
         if columns(&longer) + 1 > room {

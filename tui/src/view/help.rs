@@ -16,11 +16,11 @@ pub(crate) fn draw(replay: bool, theme: Theme, area: Rect, buffer: &mut Buffer) 
     let inside = panel(theme, title(theme, "Help", true), true, area, buffer);
     let width = usize::from(inside.width);
     let mut lines: Vec<Line<'static>> = keys::bindings(replay)
-        .map(|binding| {
-            Line::from(vec![
+        .filter_map(|binding| {
+            Some(Line::from(vec![
                 Span::styled(format!("{:<11}", label(theme, binding)), theme.style(Tone::Focus)),
-                Span::raw(theme.fit(binding.help, width.saturating_sub(11))),
-            ])
+                Span::raw(theme.fit(binding.help?, width.saturating_sub(11))),
+            ]))
         })
         .collect();
     if usize::from(inside.height) >= lines.len() + 6 {

@@ -24,7 +24,7 @@ fn backbone() -> Arc<Backbone> {
 }
 
 fn meter() -> Arc<Meter> {
-    Arc::new(Meter::new(|| 0))
+    Arc::new(Meter::new(|| 0, Limits::default()))
 }
 
 fn adapter(backbone: &Backbone, method: Method, classes: bool, seed: u64) -> Arc<Adapter> {
