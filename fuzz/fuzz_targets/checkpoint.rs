@@ -85,6 +85,7 @@ impl Place {
                 temperature: 0.0,
                 filter: Filter::default(),
                 max_tokens: 4,
+                device: 0,
             });
             (name.clone(), Member { plan: plan.clone(), mind })
         };
