@@ -77,6 +77,71 @@ unsafe fn upper<L: Integers>(words: L::Words) -> L {
     unsafe { L::half(L::bits(words, 16, 0xFFFF)) }
 }
 
+/// Scales and least values of halves, four bits each, from one bit on.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+unsafe fn fours<L: Integers>(outer: [L; 2], small: L::Words, from: u32) -> HalvesFrom<L> {
+    let [scale, least] = outer;
+    // SAFETY: as the caller says.
+    unsafe {
+        HalvesFrom(
+            [
+                scale.times(L::number(L::bits(small, from, 15))),
+                scale.times(L::number(L::bits(small, from + 8, 15))),
+            ],
+            [
+                least.times(L::number(L::bits(small, from + 4, 15))),
+                least.times(L::number(L::bits(small, from + 12, 15))),
+            ],
+        )
+    }
+}
+
+/// Scales of halves, six bits each less 32: four lower bits from one bit of a word on, two upper ones from
+/// one of another.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+unsafe fn sixes_below<L: Integers>(
+    scale: L,
+    [four, two]: [L::Words; 2],
+    [from, upper_from]: [u32; 2],
+) -> Halves<L> {
+    let mut scales = [scale; 2];
+    // SAFETY: as the caller says.
+    unsafe {
+        for (half, scale) in scales.iter_mut().enumerate() {
+            let byte = 8 * half as u32;
+            let four = L::bits(four, from + byte, 15);
+            let two = L::bits(two, upper_from + byte, 3);
+            let six = L::number(L::or(four, L::raised(two, 4)));
+            *scale = scale.times(six.add(L::splat(-32.0)));
+        }
+    }
+    Halves(scales)
+}
+
+/// Scales of halves, bytes with a sign, from one bit on; `scale` is 2²⁴ times too small.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+unsafe fn signed<L: Integers>(scale: L, small: L::Words, from: u32) -> Halves<L> {
+    let mut scales = [scale; 2];
+    // SAFETY: as the caller says.
+    unsafe {
+        for (half, scale) in scales.iter_mut().enumerate() {
+            let raised = L::raised(small, 24 - from - 8 * half as u32);
+            *scale = scale.times(L::number(L::bits(raised, 0, 0xFF00_0000)));
+        }
+    }
+    Halves(scales)
+}
+
+// Parts are written out one by one, so that shifts are known when this is compiled: loops are not unrolled.
 // SAFETY of every block below: the caller vouches for the processor and for sixteen blocks, and whoever reads
 // sixteen or 32 bytes of each does so within its `BYTES`.
 impl Format for Q2K {
@@ -94,21 +159,14 @@ impl Format for Q2K {
         unsafe {
             let small = L::words(at, stride);
             let outer = L::words(at.add(68), stride)[3];
-            let (scale, least) = (L::half(outer), upper::<L>(outer).times(L::splat(-1.0)));
-            for quarter in 0..2 {
-                let integers = all::<L>(at.add(16 + 32 * quarter), stride);
-                for inner in 0..4 {
-                    let part = 4 * quarter + inner;
-                    let (mut scales, mut leasts) = ([scale; 2], [least; 2]);
-                    for half in 0..2 {
-                        let from = (part % 2 * 16 + half * 8) as u32;
-                        let small = small[part / 2];
-                        scales[half] = scale.times(L::number(L::bits(small, from, 15)));
-                        leasts[half] = least.times(L::number(L::bits(small, from + 4, 15)));
-                    }
-                    let words = some::<L>(&integers, 2 * inner as u32, 2);
-                    to.take(L::packed(words, 0), HalvesFrom(scales, leasts));
-                }
+            let outer = [L::half(outer), upper::<L>(outer).times(L::splat(-1.0))];
+            for half in 0..2 {
+                let two = all::<L>(at.add(16 + 32 * half), stride);
+                let [a, b] = [small[2 * half], small[2 * half + 1]];
+                to.take(L::packed(some::<L>(&two, 0, 2), 0), fours::<L>(outer, a, 0));
+                to.take(L::packed(some::<L>(&two, 2, 2), 0), fours::<L>(outer, a, 16));
+                to.take(L::packed(some::<L>(&two, 4, 2), 0), fours::<L>(outer, b, 0));
+                to.take(L::packed(some::<L>(&two, 6, 2), 0), fours::<L>(outer, b, 16));
             }
         }
     }
@@ -127,24 +185,22 @@ impl Format for Q3K {
             // Lower four bits of sixteen numbers in two words, the upper two bits of all in a third.
             let [_, first, second, two] = L::words(at.add(92), stride);
             let third = all::<L>(at, stride);
-            for quarter in 0..2 {
-                let integers = all::<L>(at.add(32 + 32 * quarter), stride);
-                for inner in 0..4 {
-                    let part = 4 * quarter + inner;
-                    let mut scales = [scale; 2];
-                    for (half, scale) in scales.iter_mut().enumerate() {
-                        let place = 2 * part + half;
-                        let from = (place % 4 * 8) as u32;
-                        let four = if place / 4 % 2 == 0 { first } else { second };
-                        let four = L::bits(four, from + (place / 8 * 4) as u32, 15);
-                        let two = L::bits(two, from + (place / 4 * 2) as u32, 3);
-                        let six = L::number(L::or(four, L::raised(two, 4)));
-                        *scale = scale.times(six.add(L::splat(-32.0)));
-                    }
-                    let (two, one) = ([2 * inner as u32, 2], [part as u32, 1]);
-                    let words = joined::<L>([&integers, &third], two, one);
-                    to.take(L::packed(words, 4), Halves(scales));
-                }
+            for half in 0..2 {
+                let integers = all::<L>(at.add(32 + 32 * half), stride);
+                let from = 4 * half as u32;
+                let both = [&integers, &third];
+                let words = joined::<L>(both, [0, 2], [from, 1]);
+                let scales = sixes_below(scale, [first, two], [from, from]);
+                to.take(L::packed(words, 4), scales);
+                let words = joined::<L>(both, [2, 2], [from + 1, 1]);
+                let scales = sixes_below(scale, [first, two], [from + 16, from + 16]);
+                to.take(L::packed(words, 4), scales);
+                let words = joined::<L>(both, [4, 2], [from + 2, 1]);
+                let scales = sixes_below(scale, [second, two], [from, from + 2]);
+                to.take(L::packed(words, 4), scales);
+                let words = joined::<L>(both, [6, 2], [from + 3, 1]);
+                let scales = sixes_below(scale, [second, two], [from + 16, from + 18]);
+                to.take(L::packed(words, 4), scales);
             }
         }
     }
@@ -194,10 +250,8 @@ impl Format for Q4K {
             let scales = sixes::<L>(L::words(at, stride));
             for two in 0..4 {
                 let integers = all::<L>(at.add(16 + 32 * two), stride);
-                for half in 0..2 {
-                    let words = some::<L>(&integers, 4 * half as u32, 4);
-                    to.take(L::packed(words, 0), scales[2 * two + half]);
-                }
+                to.take(L::packed(some::<L>(&integers, 0, 4), 0), scales[2 * two]);
+                to.take(L::packed(some::<L>(&integers, 4, 4), 0), scales[2 * two + 1]);
             }
         }
     }
@@ -220,12 +274,11 @@ impl Format for Q5K {
             let fifths = all::<L>(at.add(16), stride);
             for two in 0..4 {
                 let integers = all::<L>(at.add(48 + 32 * two), stride);
-                for half in 0..2 {
-                    let part = 2 * two + half;
-                    let (four, one) = ([4 * half as u32, 4], [part as u32, 1]);
-                    let words = joined::<L>([&integers, &fifths], four, one);
-                    to.take(L::packed(words, 0), scales[part]);
-                }
+                let (both, part) = ([&integers, &fifths], 2 * two as u32);
+                let words = joined::<L>(both, [0, 4], [part, 1]);
+                to.take(L::packed(words, 0), scales[2 * two]);
+                let words = joined::<L>(both, [4, 4], [part + 1, 1]);
+                to.take(L::packed(words, 0), scales[2 * two + 1]);
             }
         }
     }
@@ -248,19 +301,15 @@ impl Format for Q6K {
                 let first = all::<L>(at.add(64 * outer), stride);
                 let second = all::<L>(at.add(64 * outer + 32), stride);
                 let upper = all::<L>(at.add(128 + 32 * outer), stride);
-                for inner in 0..4 {
-                    let part = 4 * outer + inner;
-                    let mut scales = [scale; 2];
-                    for (half, scale) in scales.iter_mut().enumerate() {
-                        let raised = 24 - (part % 2 * 16 + half * 8) as u32;
-                        let small = L::bits(L::raised(small[part / 2], raised), 0, 0xFF00_0000);
-                        *scale = scale.times(L::number(small));
-                    }
-                    let lower = if inner % 2 == 0 { &first } else { &second };
-                    let (four, two) = ([inner as u32 / 2 * 4, 4], [2 * inner as u32, 2]);
-                    let words = joined::<L>([lower, &upper], four, two);
-                    to.take(L::packed(words, 32), Halves(scales));
-                }
+                let [a, b] = [small[2 * outer], small[2 * outer + 1]];
+                let words = joined::<L>([&first, &upper], [0, 4], [0, 2]);
+                to.take(L::packed(words, 32), signed(scale, a, 0));
+                let words = joined::<L>([&second, &upper], [0, 4], [2, 2]);
+                to.take(L::packed(words, 32), signed(scale, a, 16));
+                let words = joined::<L>([&first, &upper], [4, 4], [4, 2]);
+                to.take(L::packed(words, 32), signed(scale, b, 0));
+                let words = joined::<L>([&second, &upper], [4, 4], [6, 2]);
+                to.take(L::packed(words, 32), signed(scale, b, 16));
             }
         }
     }
