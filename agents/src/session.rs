@@ -24,6 +24,7 @@ mod turn;
 use std::sync::Arc;
 
 use self::apart::Pages;
+pub(crate) use self::cache::whole;
 use self::cache::{Kept, Shape};
 pub use self::drawn::Drawn;
 use self::drawn::Source;
@@ -296,7 +297,19 @@ impl Session {
     /// Bytes of keys and values that a text of so many tokens takes.
     #[must_use]
     pub fn bytes(&self, tokens: usize) -> usize {
-        tokens.div_ceil(cache::BLOCK) * cache::BLOCK * self.bytes_per_token()
+        whole(tokens) * self.bytes_per_token()
+    }
+
+    /// Bytes of the blocks that there are, each once whoever shares it.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let sequences = self.places.iter().filter_map(|place| place.1.as_ref());
+        let blocks = sequences.flat_map(|sequence| match &sequence.read {
+            Read::Kept(kept) => kept.blocks.as_slice(),
+            Read::Apart(_) => &[],
+        });
+        let blocks: std::collections::BTreeSet<_> = blocks.map(Arc::as_ptr).collect();
+        blocks.len() * self.bytes(1)
     }
 
     fn check(&self, parts: &[Part<'_>]) -> Result<()> {

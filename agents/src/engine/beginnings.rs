@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::adapter::{Adapter, Generation};
 use crate::name::AgentName;
-use crate::session::Slot;
+use crate::session::{Slot, whole};
 
 /// The shortest beginning that is worth keeping, in tokens.
 const SHORTEST: usize = 8;
@@ -22,7 +22,7 @@ pub(super) struct Beginnings {
     all: BTreeMap<Owner, Beginning>,
     /// Those that are kept, by when they were last of use.
     kept: BTreeMap<u64, Owner>,
-    /// Tokens of those that are kept or being read.
+    /// Tokens of those that are kept or being read, each in whole blocks.
     tokens: usize,
     /// Prompts so far.
     prompts: u64,
@@ -62,7 +62,7 @@ pub(super) enum Found {
 }
 
 impl Beginnings {
-    /// Tokens of those that are kept or being read.
+    /// Tokens of those that are kept or being read, in whole blocks and with what adapters put before them.
     pub(super) fn tokens(&self) -> usize {
         self.tokens
     }
@@ -99,11 +99,12 @@ impl Beginnings {
             State::Awaited(_) => Found::Nothing,
             State::Unread => {
                 own.prompt = prompt.to_vec();
-                if alike < SHORTEST || alike > spare {
+                let taken = taken(adapter, alike);
+                if alike < SHORTEST || taken > spare {
                     return Found::Nothing;
                 }
                 own.state = State::Awaited(alike);
-                self.tokens += alike;
+                self.tokens += taken;
                 Found::ToKeep(alike)
             }
         }
@@ -137,7 +138,7 @@ impl Beginnings {
 
     fn remove(&mut self, owner: &Owner) -> Option<Slot> {
         let own = self.all.remove(owner)?;
-        self.tokens -= own.state.tokens();
+        self.tokens -= taken(&own.adapter, own.state.tokens());
         match own.state {
             State::Kept(slot, _) => {
                 self.kept.remove(&own.used);
@@ -168,7 +169,7 @@ impl Beginnings {
             self.kept.insert(used, (agent.clone(), adapter.generation()));
         } else {
             own.state = State::Unread;
-            self.tokens -= length;
+            self.tokens -= taken(adapter, length);
         }
     }
 
@@ -178,6 +179,11 @@ impl Beginnings {
             self.remove(&(agent.clone(), adapter.generation()));
         }
     }
+}
+
+/// Tokens that a beginning of so many takes: whole blocks, with what the adapter puts before it.
+fn taken(adapter: &Adapter, tokens: usize) -> usize {
+    if tokens == 0 { 0 } else { whole(adapter.virtual_tokens() + tokens) }
 }
 
 impl State {

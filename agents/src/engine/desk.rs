@@ -55,6 +55,11 @@ impl Desk {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     pub(super) fn is_of(&self, backbone: &Arc<Backbone>) -> bool {
         Arc::ptr_eq(self.session.backbone(), backbone)
     }
@@ -73,7 +78,7 @@ impl Desk {
         let Want::Text(draw) = &request.want else { return 0 };
         let tokens = request.tokens.len() + request.adapter.virtual_tokens() + draw.max_tokens;
         let longest = self.session.backbone().network.architecture().positions;
-        tokens.min(longest) as u64 * self.session.bytes_per_token() as u64
+        self.session.bytes(tokens.min(longest)) as u64
     }
 
     /// Bytes that are promised to sequences in progress or hold beginnings.

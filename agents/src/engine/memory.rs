@@ -13,6 +13,7 @@ use crate::backbone::gguf::Gguf;
 use crate::backbone::{Architecture, Precision, read_file};
 use crate::error::{ModelError, Result};
 use crate::learning::job::Settings;
+use crate::session::whole;
 
 /// Bytes of an f32.
 const NUMBER: u64 = 4;
@@ -164,7 +165,8 @@ fn kept(architecture: &Architecture, precision: Precision, settings: &Settings) 
     layers * precision.bytes() + 3 * architecture.vocabulary as u64 * NUMBER
 }
 
-/// Bytes of keys and values of `sequences`, each `tokens` long: in f32 on a CPU, on a card as the network is.
+/// Bytes of keys and values of `sequences`, each `tokens` long, in whole blocks as sessions keep them: in f32 on
+/// a CPU, on a card as the network is.
 #[must_use]
 pub fn of_cache(
     architecture: &Architecture,
@@ -173,7 +175,7 @@ pub fn of_cache(
     tokens: usize,
 ) -> u64 {
     let token = 2 * architecture.depth() * architecture.key_width();
-    let tokens = tokens.min(architecture.positions);
+    let tokens = whole(tokens.min(architecture.positions));
     (sequences * tokens) as u64 * token as u64 * kept.bytes()
 }
 

@@ -5,6 +5,11 @@ use std::sync::Arc;
 pub(super) use crate::gpu::paged::{PAGE as BLOCK, Shape};
 use crate::kernel::Board;
 
+/// So many tokens in whole blocks: keys and values take no less.
+pub(crate) fn whole(tokens: usize) -> usize {
+    tokens.next_multiple_of(BLOCK)
+}
+
 /// What a sequence has read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {

@@ -318,8 +318,8 @@ fn a_request_is_taken_back_wherever_it_is_and_one_that_comes_again_replaces_the_
 fn the_cache_keeps_to_its_budget_and_a_text_that_can_never_fit_is_refused() {
     let backbone = backbone();
     let agents = agents(&backbone);
-    let token = of_one_token(&backbone);
-    let limits = Limits { cache_bytes: Some(60 * token), ..Limits::default() };
+    let block = of_one_block(&backbone);
+    let limits = Limits { cache_bytes: Some(3 * block), ..Limits::default() };
     let counted = meter();
     let mut scheduler = Scheduler::new(limits, Arc::clone(&counted));
     let mut answers = Vec::new();
@@ -328,24 +328,55 @@ fn the_cache_keeps_to_its_budget_and_a_text_that_can_never_fit_is_refused() {
         scheduler.add(asked);
         answers.push(answer);
     }
-    let (long, refused) = request(&backbone, &agents[0], 99, 60);
+    let (long, refused) = request(&backbone, &agents[0], 99, 96);
     scheduler.add(long);
     while scheduler.has_work() {
         scheduler.step();
-        assert!(counted.read().cache_bytes <= 60 * token, "{:?}", counted.read());
+        assert!(counted.read().cache_bytes <= 3 * block, "{:?}", counted.read());
     }
     assert_eq!(gather(answers).len(), 12);
     let error = refused.recv().unwrap().1.unwrap_err().to_string();
     assert!(error.contains("max_tokens"), "{error}");
 }
 
-fn of_one_token(backbone: &Backbone) -> u64 {
-    crate::engine::memory::of_cache(
-        backbone.network.architecture(),
-        crate::backbone::Precision::F32,
-        1,
-        1,
-    )
+/// Also of prefixes, which nobody's prompt has, and of kept beginnings, whose last blocks are copied.
+#[test]
+fn no_more_is_held_than_is_promised() {
+    let backbone = backbone();
+    let agents = agents(&backbone);
+    let limits = Limits { sequences: 6, ..Limits::default() };
+    let counted = meter();
+    let mut scheduler = Scheduler::new(limits, Arc::clone(&counted));
+    let mut answers = Vec::new();
+    for episode in 0..20 {
+        // From a token to three blocks.
+        let tokens = 1 + episode as usize * 5;
+        let (asked, answer) = request(&backbone, &agents[episode as usize % 5], episode, tokens);
+        scheduler.add(asked);
+        answers.push(answer);
+    }
+    let mut most = 0;
+    while scheduler.has_work() {
+        scheduler.step();
+        let desk = &scheduler.desks[0];
+        let (held, promised) = (desk.session().held() as u64, desk.bytes());
+        assert!(held <= promised, "{held} bytes are held, {promised} promised");
+        most = most.max(held);
+    }
+    assert!(most > 0 && counted.read().shared_tokens > 0 && gather(answers).len() == 20);
+    // What is left is what is kept.
+    let desk = &scheduler.desks[0];
+    assert_eq!(desk.session().held() as u64, desk.bytes());
+    let of = |tokens| {
+        let architecture = backbone.network.architecture();
+        crate::engine::memory::of_cache(architecture, crate::backbone::Precision::F32, 1, tokens)
+    };
+    assert!([1, 31, 32, 33, 96].iter().all(|&n| of(n) == desk.session().bytes(n) as u64));
+}
+
+fn of_one_block(backbone: &Backbone) -> u64 {
+    let architecture = backbone.network.architecture();
+    crate::engine::memory::of_cache(architecture, crate::backbone::Precision::F32, 1, 1)
 }
 
 #[test]
