@@ -122,7 +122,8 @@ impl Scheduler {
         self.show();
     }
 
-    /// Begins texts while there is room, first those of the agent that has the fewest in progress.
+    /// Begins texts while there is room, first those of the agent that has the fewest in progress and has waited
+    /// for longest.
     fn admit(&mut self) {
         self.texts.runs(self.desks.iter().flat_map(Desk::agents));
         let mut total: usize = self.desks.iter().map(Desk::running).sum();
@@ -136,7 +137,7 @@ impl Scheduler {
                 }
                 Begun::Refused => {}
                 Begun::NoRoom(ticket) => {
-                    // It keeps its place; what is in progress will end and make room.
+                    // It is the next one again; what is in progress will end and make room.
                     self.texts.put_back(*ticket);
                     break;
                 }

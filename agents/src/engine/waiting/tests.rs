@@ -9,29 +9,50 @@ use super::*;
 struct Plain {
     lines: BTreeMap<AgentName, Vec<(Key, u32)>>,
     running: BTreeMap<AgentName, usize>,
+    /// When each began to wait, or when something of it began last.
+    since: BTreeMap<AgentName, u64>,
+    /// What found no room.
+    first: Option<Key>,
     last: Option<AgentName>,
+    now: u64,
 }
 
 impl Plain {
     fn add(&mut self, key: &Key, item: u32) {
+        self.now += 1;
+        if !self.lines.contains_key(&key.1) {
+            self.since.insert(key.1.clone(), self.now);
+        }
         self.lines.entry(key.1.clone()).or_default().push((key.clone(), item));
+    }
+
+    fn began(&mut self, agent: AgentName) {
+        self.now += 1;
+        self.since.insert(agent.clone(), self.now);
+        *self.running.entry(agent).or_default() += 1;
     }
 
     fn take(&mut self, agent: &AgentName) -> (Key, u32) {
         let line = self.lines.get_mut(agent).unwrap();
         let first = line.remove(0);
         self.lines.retain(|_, line| !line.is_empty());
+        self.first = self.first.take().filter(|key| *key != first.0);
         first
     }
 
     fn next(&mut self) -> Option<(Key, u32)> {
-        let fewest =
-            self.lines.keys().min_by_key(|agent| self.running.get(*agent).copied().unwrap_or(0));
+        if let Some(key) = self.first.clone() {
+            let item = self.remove_where(|other| *other == key)[0];
+            return Some((key, item));
+        }
+        let running = |agent: &AgentName| self.running.get(agent).copied().unwrap_or(0);
+        let fewest = self.lines.keys().min_by_key(|agent| (running(agent), self.since[*agent]));
         let agent = fewest.cloned()?;
         Some(self.take(&agent))
     }
 
     fn put_back(&mut self, key: Key, item: u32) {
+        self.first = Some(key.clone());
         self.lines.entry(key.1.clone()).or_default().insert(0, (key, item));
     }
 
@@ -41,6 +62,7 @@ impl Plain {
             removed.extend(line.iter().filter(|(key, _)| is_removed(key)).map(|(_, item)| *item));
             line.retain(|(key, _)| !is_removed(key));
         }
+        self.first = self.first.take().filter(|key| !is_removed(key));
         self.lines.retain(|_, line| !line.is_empty());
         removed
     }
@@ -114,7 +136,7 @@ proptest! {
                     if let (Some(ticket), Some((key, item))) = (found, expected) {
                         if has_room {
                             waiting.began(&key.1);
-                            *plain.running.entry(key.1).or_default() += 1;
+                            plain.began(key.1);
                         } else {
                             waiting.put_back(ticket);
                             plain.put_back(key, item);
@@ -149,11 +171,47 @@ proptest! {
             let ticket = waiting.next().unwrap();
             prop_assert_eq!((&ticket.key, ticket.item), (&key, item));
             waiting.began(&key.1);
-            *plain.running.entry(key.1).or_default() += 1;
+            plain.began(key.1);
         }
         prop_assert!(waiting.is_empty() && waiting.next().is_none());
         prop_assert!(waiting.lines.is_empty() && waiting.turns.is_empty());
+        prop_assert!(waiting.first.is_none());
     }
+}
+
+/// One text at a time, four agents that always want more: each has its turn before anybody has another.
+#[test]
+fn equals_take_turns() {
+    let mut waiting = Waiting::default();
+    (0..12)
+        .for_each(|episode| (0..4).for_each(|agent| waiting.add((0, name(agent), episode), agent)));
+    let mut taken = Vec::new();
+    for _ in 0..12 {
+        let ticket = waiting.next().unwrap();
+        waiting.began(&ticket.key.1);
+        waiting.runs(std::iter::empty());
+        taken.push(ticket.item);
+    }
+    assert_eq!(taken, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+}
+
+/// It is the next one until it has begun or was taken back, whoever comes meanwhile.
+#[test]
+fn what_found_no_room_is_not_overtaken() {
+    let mut waiting = Waiting::default();
+    let large = (0, name(3), 0);
+    waiting.add(large.clone(), 3);
+    for episode in 0..3 {
+        let ticket = waiting.next().unwrap();
+        assert_eq!(ticket.item, 3);
+        waiting.put_back(ticket);
+        waiting.add((0, name(0), episode), 0);
+        waiting.add((0, name(3), 1 + episode), 4);
+        waiting.runs([name(3)].iter());
+    }
+    assert_eq!(waiting.remove(&large), Some(3));
+    waiting.add(large, 3);
+    assert_eq!(waiting.next().unwrap().item, 0, "it came again, at the end of its line");
 }
 
 /// However often those before it in the alphabet come again.
