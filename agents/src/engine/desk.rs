@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::beginnings::{Beginnings, Found};
+use super::beginnings::Beginnings;
 use super::meter::Meter;
 use super::queue::{Answer, Got, Key, Request, Want};
 use super::schedule::Limits;
@@ -151,13 +151,12 @@ impl Desk {
         let spare = usize::try_from(spare / self.session.bytes_per_token() as u64);
         let (session, spare) = (&mut self.session, spare.unwrap_or(usize::MAX));
         let found = self.beginnings.find(agent, adapter, prompt, spare, |slot| session.close(slot));
-        if let Found::Read(kept, length) = found
+        if let Some((kept, length)) = found.read
             && let Ok(slot) = session.fork(kept)
         {
-            return (slot, length, None);
+            return (slot, length, found.keep);
         }
-        let keep_at = if let Found::ToKeep(length) = found { Some(length) } else { None };
-        (session.open(Some(Arc::clone(adapter))), 0, keep_at)
+        (session.open(Some(Arc::clone(adapter))), 0, found.keep)
     }
 
     /// Every sequence that writes reads one token; prompts share what a step may read besides.
@@ -233,8 +232,11 @@ impl Desk {
                 continue;
             }
             running.keep_at = None;
+            let (key, adapter, tokens) =
+                (&running.key, &running.adapter, &running.prompt[..running.read]);
             let copy = || self.session.fork(running.slot).ok();
-            self.beginnings.keep(&running.key.1, &running.adapter, copy);
+            let before = self.beginnings.keep(&key.1, adapter, tokens, copy);
+            before.into_iter().for_each(|slot| self.session.close(slot));
         }
     }
 
