@@ -32,8 +32,8 @@ use crate::error::{ModelError, Result};
 
 /// Stack of the engine's thread: backward passes recurse once per operation.
 const STACK: usize = 256 << 20;
-/// Requests that the thread takes in before it works some off; more stay in the bounded queue.
-const MOST_WAITING: usize = 65_536;
+/// Commands that the thread takes in between two steps: who asks again whenever the engine is busy holds up nobody.
+const MOST_COMMANDS: usize = 2 * queue::BOUND;
 
 /// How long a thread may take to end before it is left behind: what it does is of no use to anybody then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -129,6 +129,7 @@ fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {
         if idle && next.is_none() {
             return;
         }
+        let mut taken = 0;
         while let Some(command) = next {
             match command {
                 Command::Infer(request) => schedule.add(request),
@@ -140,8 +141,8 @@ fn serve(commands: &Receiver<Command>, limits: Limits, meter: &Arc<Meter>) {
                 Command::Advance { jobs: chosen, steps } => jobs.advance(chosen, steps),
                 Command::Stop => return,
             }
-            let room = schedule.waiting() < MOST_WAITING;
-            next = if room { commands.try_recv().ok() } else { None };
+            taken += 1;
+            next = if taken < MOST_COMMANDS { commands.try_recv().ok() } else { None };
         }
         schedule.step();
         if jobs.has_work() {

@@ -1,6 +1,6 @@
 //! What the engine can be asked, and how the answer finds its way back.
 //!
-//! The queue is bounded; who finds it full is told so at once and never waits.
+//! The queue is bounded, and so is what waits behind it; who finds either full is told so at once and never waits.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -16,8 +16,8 @@ use crate::learning::job::{JobSnapshot, JobSpec};
 use crate::name::AgentName;
 use crate::writing::{Draw, Text};
 
-/// Requests that may wait: far more than a tick of the largest society asks for.
-const BOUND: usize = 65_536;
+/// Requests that may wait, and commands on their way: far more than a tick of the largest society asks for.
+pub(super) const BOUND: usize = 65_536;
 
 /// Identifies a request: which announcement it belongs to, who asks, in which episode.
 ///

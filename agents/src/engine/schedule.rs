@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::desk::Desk;
 use super::meter::{Meter, Phase};
-use super::queue::{Got, Key, Request, Want};
+use super::queue::{BOUND, Got, Key, Request, Want};
 use super::waiting::{Ticket, Waiting};
 use crate::backbone::Backbone;
 use crate::classifying;
@@ -59,13 +59,17 @@ impl Scheduler {
     }
 
     /// Puts a request on the list. One that comes again (its agent was restarted) takes the place of the
-    /// first; one of an earlier announcement is sent back.
+    /// first; one of an earlier announcement is sent back, and one too many is told that the engine is busy.
     pub(crate) fn add(&mut self, request: Request) {
         if request.key.0 < self.round {
             request.answer.send(Err(ModelError::Cancelled));
             return;
         }
         self.cancel(&request.key);
+        if self.waiting() >= BOUND {
+            request.answer.send(Err(ModelError::EngineBusy { bound: BOUND }));
+            return;
+        }
         let waiting = match request.want {
             Want::Classes => &mut self.classes,
             Want::Text(_) => &mut self.texts,
