@@ -203,7 +203,7 @@ fn generate(backbone: &Arc<Backbone>, adapter: Option<Adapter>, request: &Reques
 
 /// All rows at once, each under its own adapter; prompts are read first and not timed.
 fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
-    let mut session = Session::new(Arc::clone(backbone))?;
+    let mut session = Session::new(Arc::clone(backbone))?.with_width(request.tokens.len());
     let (mut slots, mut first) = (Vec::new(), Vec::new());
     for (row, tokens) in request.tokens.iter().enumerate() {
         let adapter = match request.adapters.get(row) {

@@ -34,8 +34,19 @@ impl DeviceKind {
             ));
         }
         // One stream for all threads: what one of them asked for is done before what another asks for then.
-        Device::new_cuda_with_stream(index)
-            .map_err(|error| fail(format!("{}; `nvidia-smi -L` lists what there is", bare(&error))))
+        let opened = Device::new_cuda_with_stream(index).map_err(|error| {
+            fail(format!("{}; `nvidia-smi -L` lists what there is", bare(&error)))
+        })?;
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(card) = &opened {
+            #[expect(unsafe_code, reason = "events would cost thousands of calls a step")]
+            // SAFETY: this opening has one stream, on which all of its memory is taken, used and given back,
+            // so the order of the stream is all the order that is needed; nothing is shared with another.
+            unsafe {
+                card.disable_event_tracking();
+            }
+        }
+        Ok(opened)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::backbone::{
     DecoderConfig, Network, Pass, Rows, Tokens, checkpoint, negative_log_likelihood, random_weights,
 };
 use crate::error::{ModelError, Result};
-use crate::learning::accumulation::{Gradients, sharded};
+use crate::learning::accumulation::{Gradients, sharded, side_by_side};
 use crate::learning::optimizer::{AdamW, Optimizer, OptimizerSpec};
 use crate::learning::schedule::{Schedule, Shape, WarmUp};
 use crate::seed::Seed;
@@ -161,7 +161,8 @@ impl Pretraining {
         let share = 1.0 / (batch.len() * self.plan.length) as f64;
         let run =
             |rows: &[Vec<u32>]| Gradients::of(&(total_loss(&network, rows)? * share)?, &tracked);
-        sharded(batch, |row| row.len() - 1, budget, run)
+        let at_once = side_by_side(network.device().is_cpu());
+        sharded(batch, |row| row.len() - 1, budget, at_once, run)
     }
 
     fn network(&self, weights: &BTreeMap<String, Tensor>) -> Result<Network> {

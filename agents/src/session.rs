@@ -50,6 +50,12 @@ pub struct Slot {
     stamp: u64,
 }
 
+/// Rows of a pass on a GPU for about so many sequences at once.
+pub(crate) fn tile(sequences: usize) -> usize {
+    let [least, most] = TILES;
+    sequences.clamp(least, most).next_power_of_two()
+}
+
 /// What one sequence reads in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
@@ -159,8 +165,8 @@ pub struct Session {
     /// of one shape are computed in one way, so nobody notices who else is there. None for one sequence at a
     /// time.
     tile: Option<usize>,
-    /// What the adapters of the last such pass changed.
-    changes: Option<Changes>,
+    /// What adapters changed in each such pass of the last steps.
+    changes: Vec<Option<Changes>>,
     /// Where drawn tokens come to.
     shore: Shore,
     /// Whether they are said to be on their way in main memory too.
@@ -189,7 +195,7 @@ impl Session {
             direct: listed.is_ok(),
             parameters: architecture.parameters(),
             tile: (!backbone.network.device().is_cpu()).then_some(TILE),
-            changes: None,
+            changes: Vec::new(),
             shore: Shore::default(),
             is_late: false,
             backbone,
@@ -207,8 +213,7 @@ impl Session {
     /// the next power of two, more take several passes.
     #[must_use]
     pub fn with_width(mut self, sequences: usize) -> Self {
-        let [least, most] = TILES;
-        self.tile = self.tile.map(|_| sequences.clamp(least, most).next_power_of_two());
+        self.tile = self.tile.map(|_| tile(sequences));
         self
     }
 

@@ -198,7 +198,7 @@ pub fn write(backbone: &Arc<Backbone>, rows: Vec<Row>) -> Result<Vec<Text>> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    write_in(Session::new(Arc::clone(backbone))?, rows)
+    write_in(Session::new(Arc::clone(backbone))?.with_width(rows.len()), rows)
 }
 
 fn write_in(mut session: Session, rows: Vec<Row>) -> Result<Vec<Text>> {

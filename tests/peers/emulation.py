@@ -134,33 +134,32 @@ def low_rank(folder, random):
         held, expected = [], y64.copy()
 
         def part(*shape):
-            held.append(random.normal(size=shape).astype(np.float32))
-            return held[-1]
+            """A part of an adapter in 64 bits, and its address as the kernel reads it."""
+            own, exact = kept(random.normal(size=shape), kind)
+            held.append(own)
+            return exact, own.ctypes.data
 
         # Nobody, LoRA of three ranks, DoRA, VeRA, an output of IA3, and a LoRA of a row that shares its adapter.
         for row, method in enumerate(["none", "lora1", "lora8", "lora9", "dora", "vera", "ia3", "lora9"]):
             if method == "none":
                 continue
             if method == "ia3":
-                factor = part(out)
-                changes[row, 5] = factor.ctypes.data
+                factor, changes[row, 5] = part(out)
                 expected[row] *= factor
                 continue
             rank = int(method[4:] or 4) if method.startswith("lora") else 4
-            a, b, scale = part(rank, width), part(out, rank), np.float32(0.25 if method != "vera" else 1)
-            changes[row, 0], changes[row, 1], changes[row, 6] = a.ctypes.data, b.ctypes.data, rank
+            (a, changes[row, 0]), (b, changes[row, 1]) = part(rank, width), part(out, rank)
+            scale, changes[row, 6] = np.float32(0.25 if method != "vera" else 1), rank
             changes[row, 7] = int(np.float32(scale).view(np.uint32))
-            u = scale * (a.astype(np.float64) @ x64[row])
+            u = scale * (a @ x64[row])
             if method == "vera":
-                inner, outer = part(rank), part(out)
-                changes[row, 2], changes[row, 3] = inner.ctypes.data, outer.ctypes.data
-                expected[row] += outer * (b.astype(np.float64) @ (inner * u))
+                (inner, changes[row, 2]), (outer, changes[row, 3]) = part(rank), part(out)
+                expected[row] += outer * (b @ (inner * u))
             elif method == "dora":
-                stretch = part(out)
-                changes[row, 4] = stretch.ctypes.data
-                expected[row] = stretch * (expected[row] - bias64 + b.astype(np.float64) @ u) + bias64
+                stretch, changes[row, 4] = part(out)
+                expected[row] = stretch * (expected[row] - bias64 + b @ u) + bias64
             else:
-                expected[row] += b.astype(np.float64) @ u
+                expected[row] += b @ u
         library.run_low_rank(at(x), width, at(changes), most, at(narrow), at(y), out, at(bias), rows)
         worst = np.abs(read(y, kind) - expected).max() / np.abs(expected).max()
         say(f"adapters {kind}", worst, ROUNDED[kind])
@@ -189,9 +188,12 @@ def draws(folder, random):
         for name, temperature, top_k, top_p, min_p in (
             ("likeliest", 0, 0, 1, 0), ("open", 0.8, 0, 1, 0), ("top_k", 1.3, 7, 1, 0), ("top_p", 1.0, 0, 0.7, 0),
             ("min_p", 1.0, 0, 1, 0.1), ("all three", 1.5, 40, 0.9, 0.05), ("one left", 1.0, 1, 1, 0),
+            ("a cut within ties", 1.0, 4, 0.5, 0),
         ):
             # Coarse logits have many ties.
             z = (random.normal(size=vocabulary) * 2).round(1).astype(np.float32)
+            if name == "a cut within ties":
+                z = np.where(random.permutation(vocabulary) < vocabulary // 2, 2, 0).astype(np.float32)
             z[3] = z.max()
             count = 60
             rows = np.tile(z, (count, 1))

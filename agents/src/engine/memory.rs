@@ -12,8 +12,9 @@ pub use self::adapter::{AdapterBytes, of_adapter};
 use crate::backbone::gguf::Gguf;
 use crate::backbone::{Architecture, Precision, read_file};
 use crate::error::{ModelError, Result};
+use crate::learning::accumulation::side_by_side;
 use crate::learning::job::Settings;
-use crate::session::whole;
+use crate::session::{tile, whole};
 
 /// Bytes of an f32.
 const NUMBER: u64 = 4;
@@ -31,6 +32,8 @@ pub struct Footprint {
     pub training: u64,
     /// Keys and values.
     pub cache: u64,
+    /// What a step of texts takes on a card beside those.
+    pub steps: u64,
     /// What was said in episodes in progress, and waits to be read.
     pub messages: u64,
 }
@@ -39,8 +42,8 @@ impl Footprint {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let parts = [self.backbones, self.adapters, self.training, self.cache, self.messages];
-        parts.into_iter().fold(0, u64::saturating_add)
+        let kept = [self.backbones, self.adapters, self.cache, self.messages];
+        kept.into_iter().chain([self.training, self.steps]).fold(0, u64::saturating_add)
     }
 
     /// Refuses what cannot fit into `available` bytes; nothing is refused where that is not known.
@@ -58,6 +61,7 @@ impl Footprint {
             (self.adapters, "fewer agents, or a smaller rank or `freeze_layers` for them"),
             (self.training, "a smaller `micro_batch_tokens`, or `recompute = true`"),
             (self.cache, "a smaller `concurrent_episodes` or `max_tokens`"),
+            (self.steps, "a smaller `concurrent_episodes`, or a backbone with fewer tokens"),
             (self.messages, "fewer agents, `rounds` or `concurrent_episodes`, or another topology"),
         ];
         let largest = parts.into_iter().max_by_key(|(bytes, _)| *bytes);
@@ -70,12 +74,13 @@ impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (backbones {}, adapters {}, training {}, cache {}, messages {})",
+            "{} (backbones {}, adapters {}, training {}, cache {}, steps {}, messages {})",
             mib(self.total()),
             mib(self.backbones),
             mib(self.adapters),
             mib(self.training),
             mib(self.cache),
+            mib(self.steps),
             mib(self.messages)
         )
     }
@@ -143,15 +148,32 @@ pub fn of_training(
     precision: Precision,
     trained: &[AdapterBytes],
     settings: &Settings,
+    is_cpu: bool,
 ) -> u64 {
     if trained.is_empty() {
         return 0;
     }
-    let tokens = settings.micro_batch_tokens as u64 * rayon::current_num_threads() as u64;
+    let tokens = settings.micro_batch_tokens as u64 * side_by_side(is_cpu) as u64;
     let shared = tokens * kept(architecture, precision, settings);
     let own =
         |adapter: &AdapterBytes| adapter.trained.saturating_mul(4).saturating_add(adapter.copies);
     trained.iter().map(own).fold(shared, u64::saturating_add)
+}
+
+/// Bytes that a step of so many texts takes on a card, with as much of prompts as a step reads at most: what
+/// the widest layer computes for a pass, and the logits of every pass, in the network's numbers and in f32.
+#[must_use]
+pub fn of_steps(
+    architecture: &Architecture,
+    precision: Precision,
+    sequences: usize,
+    prompt_tokens: usize,
+) -> u64 {
+    let (tile, number) = (tile(sequences), precision.bytes());
+    let passes = (sequences + prompt_tokens).div_ceil(tile) as u64;
+    let (hidden, inner) = (architecture.hidden as u64, architecture.inner as u64);
+    let logits = architecture.vocabulary as u64 * (number + NUMBER);
+    tile as u64 * (passes * logits + (6 * hidden + 3 * inner) * number)
 }
 
 /// Bytes that a training step keeps for each token.
@@ -201,7 +223,7 @@ mod tests {
         let cache = |precision| of_cache(architecture, precision, 3, 10);
         assert_eq!(cache(Precision::F32), 2 * cache(Precision::Bf16));
         let training = |precision, trained: &[AdapterBytes]| {
-            of_training(architecture, precision, trained, &Settings::default())
+            of_training(architecture, precision, trained, &Settings::default(), true)
         };
         let own = AdapterBytes { trained: 1000, ..AdapterBytes::default() };
         let [whole, half] = [Precision::F32, Precision::Bf16].map(|p| training(p, &[own]));

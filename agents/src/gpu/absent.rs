@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Arrival, Ask, Shore};
 use crate::adapter::Adapter;
@@ -13,7 +13,11 @@ use crate::backbone::names::Module;
 pub(crate) enum Changes {}
 
 impl Changes {
-    pub(crate) fn new(_owners: &[Option<Arc<Adapter>>], _device: &Device) -> Result<Option<Self>> {
+    pub(crate) fn new(
+        _owners: &[Option<Arc<Adapter>>],
+        _number: DType,
+        _device: &Device,
+    ) -> Result<Option<Self>> {
         Ok(None)
     }
 

@@ -82,17 +82,24 @@ mod cuda {
     use crate::gpu::memory::wrap;
 
     impl Shore {
-        /// Sends what a kernel has written, one token a row.
+        /// Sends what `write` has a kernel write, one token for each of so many rows.
         ///
         /// # Errors
-        /// When the system has no memory that a card can write to.
-        pub(crate) fn send(&self, tokens: CudaSlice<u32>, device: &CudaDevice) -> Result<Arrival> {
-            let rows = tokens.len();
-            let stream = device.cuda_stream();
+        /// When the card has failed, or the system has no memory that a card can write to.
+        pub(crate) fn send(
+            &self,
+            rows: usize,
+            device: &CudaDevice,
+            write: impl FnOnce(&CudaSlice<u32>) -> Result<()>,
+        ) -> Result<Arrival> {
             let mut memory = self.memory(rows, device)?;
-            stream.memcpy_dtoh(&tokens, &mut memory).w()?;
+            // A copy fills the memory that it goes to.
+            let tokens = device.alloc_zeros::<u32>(memory.len())?;
+            write(&tokens)?;
+            device.cuda_stream().memcpy_dtoh(&tokens, &mut memory).w()?;
+            let all = memory.len();
             let copy = Some(Copy { memory: Some(memory), rows, shore: self.clone() });
-            Ok(Arrival { tokens: wrap(tokens, rows, device), copy })
+            Ok(Arrival { tokens: wrap(tokens, all, device).narrow(0, 0, rows)?, copy })
         }
 
         /// Memory for so many tokens.

@@ -115,7 +115,8 @@ extern "C" __global__ void draw(const float* logits, int vocabulary, const doubl
       sum = sum_of_block(sum, all, &before);
       if ((next <= least ? kept : sum) >= wanted) found = next;
     }
-    if (found > least) {
+    // Where the cut falls among those that top_k ends in, fewer of them may do.
+    if (found >= least) {
       double over = 0, same = 0;
       for (int i = begin; i < end; i++) {
         unsigned int order = order_of(z[i]);
@@ -126,6 +127,7 @@ extern "C" __global__ void draw(const float* logits, int vocabulary, const doubl
       same = sum_of_block(same, all, &before);
       float level = __uint_as_float(found & 0x80000000u ? found & 0x7fffffffu : ~found);
       double each = WEIGHT(level);
+      if (found == least) same = fmin(same, ties);
       least = found;
       ties = each > 0 ? fmin(same, fmax(1, ceil((wanted - over) / each))) : same;
     }

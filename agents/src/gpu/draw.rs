@@ -32,14 +32,16 @@ pub(crate) fn draw(logits: &Tensor, asks: &[Ask], shore: &Shore) -> Result<Arriv
     }
     let kernel = compile::kernel(device, SOURCE, &shape(), "draw")?;
     let asks = device.clone_htod(&asks.concat())?;
-    let tokens = device.alloc_zeros::<u32>(rows)?;
-    with::<f32, _>(&logits.to_dtype(DType::F32)?.contiguous()?, |logits| {
-        let mut launch = kernel.builder();
-        launch.arg(&logits);
-        builder_arg!(launch, vocabulary as i32);
-        launch.arg(&asks).arg(&tokens);
-        // SAFETY: there are as many asks and tokens as rows, and a row has `vocabulary` logits.
-        unsafe { launch.launch(grid([rows, 1, 1], THREADS)) }.w().map(drop)
-    })?;
-    shore.send(tokens, device)
+    let logits = logits.to_dtype(DType::F32)?.contiguous()?;
+    shore.send(rows, device, |tokens| {
+        with::<f32, _>(&logits, |logits| {
+            let mut launch = kernel.builder();
+            launch.arg(&logits);
+            builder_arg!(launch, vocabulary as i32);
+            launch.arg(&asks).arg(tokens);
+            // SAFETY: there are as many asks as rows and at least as many tokens, and a row has `vocabulary`
+            // logits.
+            unsafe { launch.launch(grid([rows, 1, 1], THREADS)) }.w().map(drop)
+        })
+    })
 }

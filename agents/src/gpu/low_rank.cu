@@ -3,8 +3,8 @@
 // 2310.18547, calls the two halves shrink and expand).
 //
 // A row's change is eight words: the addresses of A [rank, in], B [out, rank], inner [rank], outer [out],
-// stretch [out] and output [out], 0 where there is none, then the rank, then the scale (as its bits). All of
-// it is in float, whatever the network is.
+// stretch [out] and output [out], 0 where there is none, then the rank, then the scale (as the bits of a
+// float). Parts are kept as the network's numbers are; sums are in float.
 typedef unsigned long long word;
 #define WORDS 8
 #define WARPS 4
@@ -13,18 +13,18 @@ typedef unsigned long long word;
 extern "C" __global__ void shrink(const number* x, int in, const word* changes, int most, float* narrow) {
   int row = blockIdx.x, warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
   const word* own = changes + (size_t)row * WORDS;
-  const float* a = (const float*)own[0];
+  const number* a = (const number*)own[0];
   if (a == 0) return;
-  const float* inner = (const float*)own[2];
+  const number* inner = (const number*)own[2];
   int rank = (int)own[6];
   float scale = __uint_as_float((unsigned int)own[7]);
   const number* from = x + (size_t)row * in;
   for (int r = warp; r < rank; r += WARPS) {
-    const float* line = a + (size_t)r * in;
+    const number* line = a + (size_t)r * in;
     float sum = 0;
-    for (int i = lane; i < in; i += LANES) sum += line[i] * widen(from[i]);
+    for (int i = lane; i < in; i += LANES) sum += widen(line[i]) * widen(from[i]);
     sum = sum_of_lanes(sum) * scale;
-    if (lane == 0) narrow[(size_t)row * most + r] = inner ? sum * inner[r] : sum;
+    if (lane == 0) narrow[(size_t)row * most + r] = inner ? sum * widen(inner[r]) : sum;
   }
 }
 
@@ -34,27 +34,27 @@ extern "C" __global__ void expand(number* y, int out, const word* changes, int m
                                   const number* bias) {
   int row = blockIdx.x, o = blockIdx.y * blockDim.x + threadIdx.x;
   const word* own = changes + (size_t)row * WORDS;
-  const float* b = (const float*)own[1];
-  const float* outer = (const float*)own[3];
-  const float* stretch = (const float*)own[4];
-  const float* output = (const float*)own[5];
+  const number* b = (const number*)own[1];
+  const number* outer = (const number*)own[3];
+  const number* stretch = (const number*)own[4];
+  const number* output = (const number*)own[5];
   if (o >= out || (b == 0 && output == 0)) return;
   size_t place = (size_t)row * out + o;
   float value = widen(y[place]);
   if (b) {
     int rank = (int)own[6];
-    const float* line = b + (size_t)o * rank;
+    const number* line = b + (size_t)o * rank;
     const float* u = narrow + (size_t)row * most;
     float change = 0;
-    for (int r = 0; r < rank; r++) change += line[r] * u[r];
-    if (outer) change *= outer[o];
+    for (int r = 0; r < rank; r++) change += widen(line[r]) * u[r];
+    if (outer) change *= widen(outer[o]);
     if (stretch) {
       float shift = bias ? widen(bias[o]) : 0;
-      value = stretch[o] * (value - shift + change) + shift;
+      value = widen(stretch[o]) * (value - shift + change) + shift;
     } else {
       value += change;
     }
   }
-  if (output) value *= output[o];
+  if (output) value *= widen(output[o]);
   y[place] = round_to_number(value);
 }

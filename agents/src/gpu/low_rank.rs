@@ -66,6 +66,8 @@ impl Map {
 #[derive(Debug)]
 pub(crate) struct Changes {
     device: CudaDevice,
+    /// How parts of adapters are kept, and what they change.
+    number: DType,
     owners: Vec<Option<Arc<Adapter>>>,
     maps: BTreeMap<(usize, Module), Map>,
     words: CudaSlice<u64>,
@@ -74,11 +76,15 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Lists what the adapters of rows change; none where there is no GPU.
+    /// Lists what the adapters of rows change in a network of such numbers; none where there is no GPU.
     ///
     /// # Errors
-    /// When an adapter is on another device.
-    pub(crate) fn new(owners: &[Option<Arc<Adapter>>], device: &Device) -> Result<Option<Self>> {
+    /// When an adapter is on another device or of another type.
+    pub(crate) fn new(
+        owners: &[Option<Arc<Adapter>>],
+        number: DType,
+        device: &Device,
+    ) -> Result<Option<Self>> {
         let Device::Cuda(device) = device else { return Ok(None) };
         let mut copies = Vec::new();
         let mut lists: BTreeMap<(usize, Module), (Map, Vec<Words>)> = BTreeMap::new();
@@ -90,7 +96,9 @@ impl Changes {
                 let change = match known.get(&key) {
                     Some(change) => *change,
                     None => {
-                        let Some(change) = change(update, device, &mut copies)? else { continue };
+                        let Some(change) = change(update, number, device, &mut copies)? else {
+                            continue;
+                        };
                         *known.entry(key).or_insert(change)
                     }
                 };
@@ -111,7 +119,7 @@ impl Changes {
         words.push(0);
         let words = device.clone_htod(&words)?;
         let owners = owners.to_vec();
-        Ok(Some(Self { device: device.clone(), owners, maps, words, _copies: copies }))
+        Ok(Some(Self { device: device.clone(), number, owners, maps, words, _copies: copies }))
     }
 
     /// Whether this is the list of these rows.
@@ -151,7 +159,9 @@ impl Changes {
         bias: Option<&Tensor>,
     ) -> Result<()> {
         let ((rows, width), (_, out)) = (x.dims2()?, y.dims2()?);
-        let fits = out == map.out && map.width.is_none_or(|wanted| wanted == width);
+        let fits = y.dtype() == self.number
+            && out == map.out
+            && map.width.is_none_or(|wanted| wanted == width);
         if rows != self.owners.len() || y.dim(0)? != rows || x.dtype() != y.dtype() || !fits {
             candle_core::bail!("adapters do not fit a map from {:?} to {:?}", x.shape(), y.shape());
         }
@@ -163,7 +173,7 @@ impl Changes {
             None => 0,
         };
         let changes = self.words.slice(map.start * WORDS..(map.start + rows) * WORDS);
-        let shape = compile::Shape { number: y.dtype(), sizes: Vec::new() };
+        let shape = compile::Shape { number: self.number, sizes: Vec::new() };
         let narrow = self.device.alloc_zeros::<f32>((rows * map.rank).max(1))?;
         if map.rank > 0 {
             let shrink = compile::kernel(&self.device, SOURCE, &shape, "shrink")?;
@@ -199,12 +209,16 @@ impl Changes {
 /// An update as the kernels read it; none for one of inputs.
 fn change(
     update: &Update,
+    number: DType,
     device: &CudaDevice,
     copies: &mut Vec<Tensor>,
 ) -> Result<Option<Change>> {
     let mut place = |tensor: &Tensor, wanted: &[usize]| -> Result<u64> {
-        if tensor.dims() != wanted || tensor.dtype() != DType::F32 {
-            candle_core::bail!("a part of an adapter is {:?}, not {wanted:?}", tensor.shape());
+        if tensor.dims() != wanted || tensor.dtype() != number {
+            let (shape, found) = (tensor.shape(), tensor.dtype());
+            candle_core::bail!(
+                "a part of an adapter is {shape:?} {found:?}, not {wanted:?} {number:?}"
+            );
         }
         if tensor.is_contiguous() {
             return address(tensor, device);

@@ -85,7 +85,14 @@ pub fn micro_batches<T>(
     batches
 }
 
-/// Runs micro-batches of at most `budget` tokens side by side; what they return is in their order.
+/// How many micro-batches run side by side: one on each thread of a CPU; on a card one, because all work of a
+/// card goes through one stream, and each more would only take memory.
+#[must_use]
+pub fn side_by_side(is_cpu: bool) -> usize {
+    if is_cpu { rayon::current_num_threads() } else { 1 }
+}
+
+/// Runs micro-batches of at most `budget` tokens, so many [`side_by_side`]; what they return is in their order.
 ///
 /// # Errors
 /// When one of them fails.
@@ -93,11 +100,12 @@ pub fn in_waves<T: Sync, R: Send>(
     rows: &[T],
     tokens: impl Fn(&T) -> usize,
     budget: usize,
+    at_once: usize,
     run: impl Fn(&[T]) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let batches = micro_batches(rows, tokens, budget);
     let mut all = Vec::with_capacity(batches.len());
-    for wave in batches.chunks(rayon::current_num_threads()) {
+    for wave in batches.chunks(at_once.max(1)) {
         let parts: Vec<_> = wave.par_iter().map(|range| run(&rows[range.clone()])).collect();
         for part in parts {
             all.push(part?);
@@ -106,7 +114,7 @@ pub fn in_waves<T: Sync, R: Send>(
     Ok(all)
 }
 
-/// Runs micro-batches of at most `budget` tokens side by side and sums what they return, in their order.
+/// Runs micro-batches as [`in_waves`] does and sums what they return, in their order.
 ///
 /// # Errors
 /// When one of them fails.
@@ -114,10 +122,11 @@ pub fn sharded<T: Sync>(
     rows: &[T],
     tokens: impl Fn(&T) -> usize,
     budget: usize,
+    at_once: usize,
     run: impl Fn(&[T]) -> Result<Gradients> + Sync,
 ) -> Result<Gradients> {
     let mut sum = Gradients::default();
-    for part in in_waves(rows, tokens, budget, run)? {
+    for part in in_waves(rows, tokens, budget, at_once, run)? {
         sum.add(part)?;
     }
     Ok(sum)
@@ -140,13 +149,14 @@ mod tests {
             let loss = x.broadcast_mul(&tracked["w"])?.sqr()?.sum_all()?;
             Gradients::of(&loss, &tracked)
         };
-        let sum = pool.install(|| sharded(&rows, |_| 3, budget, run)).unwrap();
+        let sum = pool.install(|| sharded(&rows, |_| 3, budget, side_by_side(true), run)).unwrap();
         (sum.loss.to_bits(), sum.tensors["w"].to_vec1().unwrap())
     }
 
     #[test]
     fn the_number_of_threads_changes_no_bit_and_cutting_changes_no_sum() {
         assert_eq!(summed(1, 9), summed(4, 9));
+        assert_eq!((side_by_side(true), side_by_side(false)), (rayon::current_num_threads(), 1));
         let (cut, whole) = (summed(2, 9), summed(2, 1000));
         let loss = |bits| f64::from_bits(bits);
         assert!((loss(cut.0) / loss(whole.0) - 1.0).abs() < 1e-6);

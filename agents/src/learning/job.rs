@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 pub use self::snapshot::JobSnapshot;
-use super::accumulation::{Gradients, sharded};
+use super::accumulation::{Gradients, sharded, side_by_side};
 use super::dropout::Dropout;
 use super::gradient_audit::audit;
 use super::guard::{self, Guard};
@@ -336,6 +336,7 @@ impl Job {
             &begun.work.items,
             |item| item.cost,
             budget,
+            side_by_side(self.backbone.network.device().is_cpu()),
             |part| {
                 // Masks belong to the first item of a part: parts are the same on any number of threads.
                 let hidden = self.settings.hidden_dropout;

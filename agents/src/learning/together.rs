@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::accumulation::{Gradients, in_waves};
+use super::accumulation::{Gradients, in_waves, side_by_side};
 use super::job::{Begun, Item, Job, Settings, StepReport};
 use super::objective::{self, Portion};
 use crate::error::{ModelError, Result};
@@ -148,7 +148,9 @@ fn of(
         Ok(batches.into_keys().zip(objective::gradients(&portions)?).collect())
     };
     let mut sums: BTreeMap<usize, Gradients> = BTreeMap::new();
-    for (job, gradients) in in_waves(&entries, |entry| entry.item.cost, budget, run)?.concat() {
+    let at_once = side_by_side(jobs[together[0]].backbone().network.device().is_cpu());
+    let all = in_waves(&entries, |entry| entry.item.cost, budget, at_once, run)?;
+    for (job, gradients) in all.concat() {
         sums.entry(job).or_default().add(gradients)?;
     }
     // A job without anything to learn in this step has no gradients, and needs no pass of its own.

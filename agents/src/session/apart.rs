@@ -94,27 +94,19 @@ impl Session {
                 wanted: parts[part].logits && index + 1 == last,
             }));
         }
-        match self.tile {
-            Some(tile) => {
-                for rows in rows.chunks(tile) {
-                    self.pass_apart(parts, rows, logits)?;
-                }
-            }
-            None => {
-                for rows in rows.chunk_by(|a, b| a.part == b.part) {
-                    self.pass_apart(parts, rows, logits)?;
-                }
-            }
+        let passes: Vec<&[Row<'_>]> = match self.tile {
+            Some(tile) => rows.chunks(tile).collect(),
+            None => rows.chunk_by(|a, b| a.part == b.part).collect(),
+        };
+        self.changes.truncate(passes.len());
+        for (number, rows) in passes.into_iter().enumerate() {
+            self.pass_apart(parts, number, rows, logits)?;
         }
         // A step that fails has not been read by anybody.
         for row in rows {
             if let Some(pages) = self.pages_of(parts, row.part) {
                 pages.length = row.position + 1;
             }
-        }
-        if !chosen.is_empty() && logits.passes.is_empty() {
-            // Nobody waits for logits: what the step reads must not go before it is done.
-            self.backbone.network.device().synchronize()?;
         }
         Ok(())
     }
@@ -154,10 +146,11 @@ impl Session {
         Ok(())
     }
 
-    /// One pass of these rows.
+    /// One pass of these rows, so many of the step before it.
     fn pass_apart(
         &mut self,
         parts: &[Part<'_>],
+        number: usize,
         rows: &[Row<'_>],
         logits: &mut Logits,
     ) -> Result<()> {
@@ -181,14 +174,16 @@ impl Session {
         let mut owners: Vec<Option<Arc<Adapter>>> =
             rows.iter().map(|row| self.adapter_of(parts, row.part).cloned()).collect();
         owners.resize(count, None);
-        if !self.changes.as_ref().is_some_and(|changes| changes.is_of(&owners)) {
-            self.changes = Changes::new(&owners, device)?;
+        self.changes.resize_with(self.changes.len().max(number + 1), || None);
+        let changes = &mut self.changes[number];
+        if !changes.as_ref().is_some_and(|changes| changes.is_of(&owners)) {
+            *changes = Changes::new(&owners, network.dtype(), device)?;
         }
         let tokens = Tokens::apart(&ids(rows, count, device)?, paged.positions())?;
         let groups = Rows::group(owners.iter().map(Option::as_deref));
         let mut pass = Pass {
             rows: &groups,
-            apart: Some(Apart { paged: &paged, changes: self.changes.as_ref() }),
+            apart: Some(Apart { paged: &paged, changes: self.changes[number].as_ref() }),
             ..Pass::default()
         };
         let x = network.embed(&tokens, &mut pass)?;

@@ -8,7 +8,9 @@ use agents::adapter::file::Description;
 use agents::backbone::{Architecture, Precision, builtin};
 use agents::device::free_memory;
 pub use agents::engine::memory::Footprint;
-use agents::engine::memory::{available, of_adapter, of_backbone, of_cache, of_model, of_training};
+use agents::engine::memory::{
+    available, of_adapter, of_backbone, of_cache, of_model, of_steps, of_training,
+};
 use agents::engine::schedule::Limits;
 use agents::name::AgentName;
 
@@ -155,13 +157,18 @@ impl Known {
             total.backbones += bytes;
         }
         if let Some(settings) = settings {
-            total.training += of_training(architecture, *precision, &trained, &settings);
+            let is_cpu = device == DeviceKind::Cpu;
+            total.training += of_training(architecture, *precision, &trained, &settings, is_cpu);
         }
         if writes {
             // Sessions on a CPU keep keys and values in f32.
             let kept = if device == DeviceKind::Cpu { Precision::F32 } else { *precision };
             let tokens = PROMPT + scenario.channel.max_tokens;
             total.cache += of_cache(architecture, kept, sequences(scenario), tokens);
+            if device != DeviceKind::Cpu {
+                let (sequences, prompts) = (sequences(scenario), Limits::default().prompt_tokens);
+                total.steps += of_steps(architecture, *precision, sequences, prompts);
+            }
         }
     }
 }
@@ -200,6 +207,11 @@ mod tests {
         assert!(one.adapters > 0 && other.adapters > 0 && one.messages == 0);
         // `reply`, the second of three, is the only one that writes.
         assert_eq!((one.cache, other.cache), (0, alone.cache));
+        let (architecture, _) = embedded().unwrap();
+        let logits = 128 * architecture.vocabulary as u64 * (4 + 4);
+        let passes = (96 + 512u64).div_ceil(128);
+        assert!(alone.steps == 0 && one.steps == 0);
+        assert!((passes * logits..(passes + 1) * logits).contains(&other.steps), "{other:?}");
     }
 
     /// Cards fill their passes up to this number, so more than are needed cost something.
