@@ -3,6 +3,9 @@
 `polylogue run` notes in `times.jsonl` how long the engine's thread was busy with the requests of each tick. The
 rest of the wall time is actors, channel, protocol, events and files. Tokens a second of the society over those of
 the engine alone on the same requests is therefore the share of the time that the engine was busy.
+
+What this does not see: requests that come late make smaller steps, and actors that take a core make steps slower;
+both count as the engine's time here. An engine that had all requests of a run at once might be faster.
 """
 
 import argparse
