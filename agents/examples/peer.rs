@@ -18,11 +18,10 @@ use agents::learning::job::{Job, JobSpec, Lesson, Settings};
 use agents::learning::objective::TextExample;
 use agents::learning::objective::supervised::{ClassExample, Examples};
 use agents::probe::{self, Loss};
-use agents::sampler::Filter;
-use agents::seed::{Seed, Stream};
-use agents::session::{Drawn, Logits, Part, Pick, Session, Slot};
+use agents::seed::Seed;
+use agents::session::{Drawn, Part, Session, Slot};
 use agents::writing::{self, Draw, Row};
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -163,7 +162,7 @@ fn gradients(
     let found = probe::gradients(backbone, adapter, &request.tokens, loss, request.recompute)?;
     let mut tensors = BTreeMap::from([(
         "loss".to_owned(),
-        Tensor::new(found.loss as f32, &candle_core::Device::Cpu)?.unsqueeze(D::Minus1)?,
+        Tensor::new(found.loss as f32, &Device::Cpu)?.unsqueeze(D::Minus1)?,
     )]);
     tensors.extend(adapter.under_disk_names(found.tensors)?);
     Ok(checkpoint::write(&tensors, DType::F32, out)?)
@@ -213,7 +212,7 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
         let slot = session.open(adapter);
         let logits = session.step(&[Part::new(slot, tokens, true)])?;
         slots.push(slot);
-        first.extend(likeliest_of(&logits, 1)?.wait()?);
+        first.extend(logits.likeliest()?.wait()?);
     }
     let mut written: Vec<Vec<u32>> = first.iter().map(|&token| vec![token]).collect();
     let mut keep = |tokens: Vec<u32>| {
@@ -228,7 +227,7 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
             None => Part::new(slot, std::slice::from_ref(&first[row]), true),
         };
         let parts: Vec<Part<'_>> = slots.iter().enumerate().map(part).collect();
-        let drawn = likeliest_of(&session.step(&parts)?, slots.len())?;
+        let drawn = session.step(&parts)?.likeliest()?;
         // A card has this step before the tokens of the last one are looked at, as in an engine.
         last.replace(drawn).map(|before| before.wait()).transpose()?.map(&mut keep);
         seconds.push(start.elapsed().as_secs_f64());
@@ -240,15 +239,6 @@ fn write(backbone: &Arc<Backbone>, request: &Request) -> Outcome<()> {
     let speed = slots.len() as f64 / median;
     let found = json!({"tokens_per_second": speed, "written": written, "seconds": seconds});
     Ok(serde_json::to_writer(std::io::stdout(), &found)?)
-}
-
-/// The likeliest token of each of so many parts.
-fn likeliest_of(logits: &Logits, parts: usize) -> Outcome<Drawn> {
-    let filter = Filter::default();
-    let mut streams: Vec<Stream> = (0..parts).map(|_| Seed::new(0).stream()).collect();
-    let picks = streams.iter_mut().enumerate();
-    let pick = |(part, stream)| Pick { part, temperature: 0.0, filter: &filter, stream };
-    Ok(logits.draw(picks.map(pick).collect())?)
 }
 
 /// Rows with a class each, or texts where the request has no labels.

@@ -17,9 +17,8 @@ use crate::learning::job::{Job, JobSpec, Lesson, Settings};
 use crate::learning::objective::TextExample;
 use crate::learning::objective::supervised::Examples;
 use crate::learning::together;
-use crate::sampler::Filter;
-use crate::seed::{Seed, Stream};
-use crate::session::{Drawn, Part, Pick, Session, Slot};
+use crate::seed::Seed;
+use crate::session::{Drawn, Part, Session, Slot};
 
 /// Seconds since some moment that stays the same.
 pub type Seconds<'a> = &'a dyn Fn() -> f64;
@@ -126,9 +125,6 @@ pub fn decoding(
         session.step(&[Part::new(slot, &tokens, false)])?;
         slots.push(slot);
     }
-    let filter = Filter::default();
-    let mut streams: Vec<Stream> =
-        (0..sequences as u64).map(|row| Seed::new(row).stream()).collect();
     let first: Vec<u32> = (0..sequences).map(|row| token(backbone, row, PROMPT)).collect();
     let mut last: Option<Drawn> = None;
     let rounds = 3;
@@ -139,12 +135,7 @@ pub fn decoding(
                 None => Part::new(slot, std::slice::from_ref(&first[row]), true),
             };
             let parts: Vec<Part<'_>> = slots.iter().enumerate().map(part).collect();
-            let logits = session.step(&parts)?;
-            let picks = streams.iter_mut().enumerate();
-            let temperature = 0.0;
-            let picks =
-                picks.map(|(part, stream)| Pick { part, temperature, filter: &filter, stream });
-            let before = last.replace(logits.draw(picks.collect())?);
+            let before = last.replace(session.step(&parts)?.likeliest()?);
             // As when texts are written: what the step before drew is looked at while this one is computed.
             black_box(before.map(|drawn| drawn.wait()).transpose()?);
         }

@@ -14,6 +14,7 @@ import statistics
 import time
 
 import comparison
+import training
 
 # Llama 3.2 1B, and something that any machine runs.
 SIZES = {
@@ -30,7 +31,7 @@ COMMON = {"tie_word_embeddings": True, "max_position_embeddings": 2048}
 PROMPT, RANK, TARGETS = 32, 8, ["q_proj", "v_proj"]
 # To switch costs the same whoever comes next: so many of the agents are enough.
 SWITCHED = 16
-LESSON_ROWS, LESSON_LENGTH, LESSON_PROMPT, RATE = 8, 128, 64, 1e-4
+LESSON_ROWS, LESSON_LENGTH, LESSON_PROMPT = training.ROWS, training.LENGTH, training.PROMPT
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -115,22 +116,11 @@ class Theirs:
 
     def training(self, steps):
         """Tokens a second of the first adapter's training, and its losses."""
-        torch, model = self.torch, self.model
-        model.set_adapter(self.names[0])
-        model.train()
-        tokens = torch.tensor(json.loads((self.options.folder / "lesson.json").read_text()), device=self.device)
-        labels = tokens.clone()
-        labels[:, :LESSON_PROMPT] = -100
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
-        losses, seconds = [], []
-        for _ in range(steps):
-            start = self.now()
-            loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-            seconds.append(self.now() - start)
+        self.model.set_adapter(self.names[0])
+        self.model.train()
+        rows = json.loads((self.options.folder / "lesson.json").read_text())
+        tokens = self.torch.tensor(rows, device=self.device)
+        losses, seconds = training.learn(self.model, tokens, LESSON_PROMPT, steps, self.now)
         return tokens.numel() / statistics.median(seconds[1:]), losses
 
     def run(self):
@@ -182,7 +172,7 @@ def compare(options):
         bare.append(json.loads(peer.run("write", folder / "model", request)))
         learned.append(json.loads(peer.run("train", folder / "model", place | {
             "tokens": lesson, "prompt": LESSON_PROMPT, "adapter": str(folder / "adapters/a0"),
-            "steps": options.steps, "learning_rate": RATE})))
+            "steps": options.steps, "learning_rate": training.RATE})))
         speeds = [run[-1]["tokens_per_second"] for run in (ours, bare, learned)]
         comparison.say(f"round {turn + 1} ours, tokens/s: adapters, bare, training {speeds}")
     report(options, theirs, ours, bare, learned)

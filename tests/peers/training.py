@@ -46,6 +46,25 @@ def prepare(folder, layers):
     adapted.save_pretrained(folder / "adapter")
 
 
+def learn(model, tokens, prompt, steps, now=time.perf_counter):
+    """Losses and seconds of steps on all rows, whose first `prompt` tokens carry no loss."""
+    import torch
+
+    labels = tokens.clone()
+    labels[:, :prompt] = -100
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
+    losses, seconds = [], []
+    for _ in range(steps):
+        start = now()
+        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        seconds.append(now() - start)
+    return losses, seconds
+
+
 def train_theirs(folder, steps, threads):
     """Trains with transformers and PEFT and prints what `peer train` prints."""
     import peft
@@ -58,18 +77,7 @@ def train_theirs(folder, steps, threads):
     model = peft.PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True).train()
     loaded = peak_memory()
     tokens = torch.tensor(request["tokens"])
-    labels = tokens.clone()
-    labels[:, : request["prompt"]] = -100
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
-    losses, seconds = [], []
-    for _ in range(steps):
-        start = time.perf_counter()
-        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        seconds.append(time.perf_counter() - start)
+    losses, seconds = learn(model, tokens, request["prompt"], steps)
     median = statistics.median_high(seconds[1:] or seconds)
     print(json.dumps({
         "tokens_per_second": tokens.numel() / median, "peak_bytes": peak_memory(), "loaded_bytes": loaded,

@@ -54,6 +54,16 @@ pub(super) trait Format {
     );
 }
 
+/// Half-precision numbers in the upper 16 bits.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+unsafe fn upper<L: Integers>(words: L::Words) -> L {
+    // SAFETY: as the caller says.
+    unsafe { L::half(L::bits(words, 16, 0xFFFF)) }
+}
+
 /// Takes parts of sixteen blocks.
 pub(super) trait Parts<L: Integers, S> {
     /// Takes the next one.

@@ -10,7 +10,7 @@ use super::drawn::{Drawn, Token};
 use crate::error::Result;
 use crate::gpu::{self, Arrival, Shore};
 use crate::sampler::{Filter, pick};
-use crate::seed::Stream;
+use crate::seed::{Seed, Stream};
 
 /// How a token is drawn from the logits of a part.
 #[derive(Debug)]
@@ -63,6 +63,18 @@ impl Logits {
             Numbers::Here(all) => Ok(Cow::Borrowed(&all[row * self.width..(row + 1) * self.width])),
             Numbers::There(all) => Ok(Cow::Owned(all.get(row)?.to_vec1()?)),
         }
+    }
+
+    /// The likeliest token of every part, as [`Self::draw`] gives tokens.
+    ///
+    /// # Errors
+    /// When a GPU fails.
+    pub fn likeliest(&self) -> Result<Drawn> {
+        let filter = Filter::default();
+        let mut streams: Vec<Stream> = self.places.iter().map(|_| Seed::new(0).stream()).collect();
+        let picks = streams.iter_mut().enumerate();
+        let pick = |(part, stream)| Pick { part, temperature: 0.0, filter: &filter, stream };
+        self.draw(picks.map(pick).collect())
     }
 
     /// A token for each draw, in their order: drawn where the logits are, and not waited for. A part without

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "blocks are read through pointers, whose callers prove them")]
 
-use super::{Format, Parts};
+use super::{Format, Parts, upper};
 use crate::kernel::eight::Integers;
 use crate::kernel::scales::{Halves, HalvesFrom, WholeFrom};
 
@@ -65,16 +65,6 @@ unsafe fn some<L: Integers>(words: &[L::Words; 8], from: u32, bits: u32) -> [L::
         *word = unsafe { L::bits(*word, from, bytes((1 << bits) - 1)) };
     }
     words
-}
-
-/// Half-precision numbers in the upper 16 bits.
-///
-/// # Safety
-/// The processor must have the instructions of `L`.
-#[inline(always)]
-unsafe fn upper<L: Integers>(words: L::Words) -> L {
-    // SAFETY: as the caller says.
-    unsafe { L::half(L::bits(words, 16, 0xFFFF)) }
 }
 
 /// Scales and least values of halves, four bits each, from one bit on.

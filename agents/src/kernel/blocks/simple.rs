@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "blocks are read through pointers, whose callers prove them")]
 
-use super::{Format, Parts};
+use super::{Format, Parts, upper};
 use crate::kernel::eight::Integers;
 use crate::kernel::scales::{Whole, WholeFrom};
 
@@ -48,7 +48,7 @@ impl Format for Q4_1 {
         unsafe {
             let both = L::words(at, stride)[0];
             let words = fours::<L>(at.add(4), stride);
-            let scales = WholeFrom(L::half(both), L::half(L::bits(both, 16, 0xFFFF)));
+            let scales = WholeFrom(L::half(both), upper::<L>(both));
             to.take(L::packed(words, 0), scales);
         }
     }
@@ -86,7 +86,7 @@ impl Format for Q5_1 {
         unsafe {
             let [both, fifths, ..] = L::words(at, stride);
             let words = with_fifths::<L>(fours::<L>(at.add(8), stride), fifths);
-            let scales = WholeFrom(L::half(both), L::half(L::bits(both, 16, 0xFFFF)));
+            let scales = WholeFrom(L::half(both), upper::<L>(both));
             to.take(L::packed(words, 0), scales);
         }
     }
