@@ -76,7 +76,7 @@ class Sides:
         arguments = [self.program, self.folder / "model", kind, sequences, targets, PROMPT, self.options.tokens]
         done = subprocess.run([str(a) for a in arguments], check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout)
-        return found["rounds"][0] | {"written": found["written"]}
+        return found["rounds"][0] | {"written": found["written"], "weight_bytes": found["weight_bytes"]}
 
     def theirs(self, worker, sequences, *more):
         return comparison.worker(

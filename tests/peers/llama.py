@@ -1,10 +1,11 @@
-"""llama.cpp's side of `decode`: writes a model as GGUF and lets llama.cpp write with it.
+"""llama.cpp's side of `decode` and `blocks`: writes a model as GGUF and lets llama.cpp write with it.
 
 Sequences go through the batched interface, one token of each a step, as `llama-batched-bench` does; the likeliest
 token is taken with numpy. Nothing is compared here.
 """
 
 import ctypes
+import functools
 import json
 import time
 
@@ -65,13 +66,38 @@ def write(model, path, kind):
     writer.close()
 
 
+def quantize(source, path, kind, threads):
+    """Writes a GGUF file in f32 once more with all matrices in blocks of one type such as `q4_k`."""
+    import llama_cpp
+
+    # Where several mixtures share a type (`Q4_K_S`, `Q4_K_M`), any will do: `pure` leaves only the type.
+    name = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}.get(kind, kind)
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name.upper()}")
+    settings.pure = True
+    settings.nthread = threads
+    quiet()
+    if llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(settings)) != 0:
+        raise RuntimeError(f"llama.cpp does not make {kind} of {source}")
+
+
+@functools.cache
+def quiet():
+    """Keeps llama.cpp's notes off standard error."""
+    import llama_cpp
+
+    silent = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    # The library keeps no reference to it; the cache does.
+    return silent
+
+
 def measure(path, rows, steps, threads):
     """Writes `steps` tokens after each of the `rows`; tokens a second (median step) and what was written."""
     import llama_cpp
     import numpy
 
-    silent = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    quiet()
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     if not model:
