@@ -67,6 +67,17 @@ pub enum Method {
     Full,
 }
 
+impl Method {
+    /// How many tokens it puts before every text.
+    #[must_use]
+    pub fn virtual_tokens(&self) -> usize {
+        match self {
+            Self::Prompt { tokens } | Self::Prefix { tokens } => *tokens,
+            _ => 0,
+        }
+    }
+}
+
 /// The kind and shape of an adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterSpec {
@@ -304,10 +315,7 @@ impl Adapter {
     /// How many columns its virtual tokens take.
     #[must_use]
     pub fn virtual_tokens(&self) -> usize {
-        match &self.spec.method {
-            Method::Prompt { tokens } | Method::Prefix { tokens } => *tokens,
-            _ => 0,
-        }
+        self.spec.method.virtual_tokens()
     }
 
     pub(crate) fn update(&self, layer: usize, module: Module) -> Option<&Update> {

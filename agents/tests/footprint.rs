@@ -50,31 +50,39 @@ const TOKENS: usize = 96;
 fn an_agent_more_takes_its_adapter_and_its_cache() {
     let _alone = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let backbone = Arc::new(builtin::polylogue_tiny(&DeviceKind::Cpu.open().unwrap()).unwrap());
-    let method = Method::Lora(LoraSpec::new(8, 16.0, &["q_proj", "v_proj"]));
     let architecture = Arc::clone(backbone.network.architecture());
-    let adapter = of_adapter(&architecture, Precision::F32, &method).total();
-    let own = adapter + of_cache(&architecture, Precision::F32, 1, TOKENS);
-    let mut session = Session::new(Arc::clone(&backbone)).unwrap();
-    let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| 20 + i % 60).collect();
-    let mut join = |number: u64| {
-        let spec = AdapterSpec { method: method.clone(), head: None };
-        let adapter = Adapter::initial(spec, &backbone, Seed::new(number)).unwrap();
-        let slot = session.open(Some(Arc::new(adapter)));
-        session.step(&[Part::new(slot, &tokens, true)]).unwrap();
-    };
-    // What is made once, by the first agents, is not theirs.
-    (0..4).for_each(&mut join);
-    let mut before = IN_USE.load(Ordering::Relaxed);
-    let mut joined = 4;
-    for agents in [64, 256] {
-        (joined..agents).for_each(&mut join);
-        let after = IN_USE.load(Ordering::Relaxed);
-        let each = (after - before) as f64 / (agents - joined) as f64;
-        let ratio = each / own as f64;
-        println!("{agents} agents: {each:.0} bytes each, {own} of adapter and cache: {ratio:.3}");
-        assert!(ratio <= 1.2, "{agents} agents take {each} bytes each, {ratio:.3} of {own}");
-        assert!(ratio >= 0.9, "something is not counted: {ratio:.3}");
-        (joined, before) = (agents, after);
+    for method in [
+        Method::Lora(LoraSpec::new(8, 16.0, &["q_proj", "v_proj"])),
+        Method::Prefix { tokens: 40 },
+        Method::Prompt { tokens: 70 },
+    ] {
+        let adapter = of_adapter(&architecture, Precision::F32, &method).total();
+        let kept = TOKENS + method.virtual_tokens();
+        let own = adapter + of_cache(&architecture, Precision::F32, 1, kept);
+        let mut session = Session::new(Arc::clone(&backbone)).unwrap();
+        let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| 20 + i % 60).collect();
+        let mut join = |number: u64| {
+            let spec = AdapterSpec { method: method.clone(), head: None };
+            let adapter = Adapter::initial(spec, &backbone, Seed::new(number)).unwrap();
+            let slot = session.open(Some(Arc::new(adapter)));
+            session.step(&[Part::new(slot, &tokens, true)]).unwrap();
+        };
+        // What is made once, by the first agents, is not theirs.
+        (0..4).for_each(&mut join);
+        let mut before = IN_USE.load(Ordering::Relaxed);
+        let mut joined = 4;
+        for agents in [64, 256] {
+            (joined..agents).for_each(&mut join);
+            let after = IN_USE.load(Ordering::Relaxed);
+            let each = (after - before) as f64 / (agents - joined) as f64;
+            let ratio = each / own as f64;
+            println!(
+                "{method:?}, {agents} agents: {each:.0} bytes each, {own} of adapter and cache: {ratio:.3}"
+            );
+            assert!(ratio <= 1.2, "{agents} agents take {each} bytes each, {ratio:.3} of {own}");
+            assert!(ratio >= 0.9, "something is not counted: {ratio:.3}");
+            (joined, before) = (agents, after);
+        }
     }
 }
 

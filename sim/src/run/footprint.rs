@@ -131,7 +131,7 @@ impl Known {
     ) {
         let Self { architecture, precision, bytes } = self;
         let mut trained = Vec::new();
-        let (mut settings, mut writes) = (None, false);
+        let (mut settings, mut longest) = (None, None);
         let models = scenario.agents.iter().filter_map(|(agent, own)| Some((agent, own.model()?)));
         let models = models.filter(|(_, plan)| plan.backbone == name);
         for (agent, plan) in models.filter(|(agent, _)| lives_here(agent)) {
@@ -146,7 +146,10 @@ impl Known {
                     Method::Layers { freeze_layers: *freeze_layers }
                 }
             };
-            writes |= plan.transfer.labels().is_none();
+            if plan.transfer.labels().is_none() {
+                // All texts in progress may be of the one whose adapter puts most before them.
+                longest = longest.max(Some(method.virtual_tokens()));
+            }
             let bytes = of_adapter(architecture, *precision, &method);
             total.adapters = total.adapters.saturating_add(bytes.total());
             trained.push(bytes);
@@ -160,10 +163,10 @@ impl Known {
             let is_cpu = device == DeviceKind::Cpu;
             total.training += of_training(architecture, *precision, &trained, &settings, is_cpu);
         }
-        if writes {
+        if let Some(virtual_tokens) = longest {
             // Sessions on a CPU keep keys and values in f32.
             let kept = if device == DeviceKind::Cpu { Precision::F32 } else { *precision };
-            let tokens = PROMPT + scenario.channel.max_tokens;
+            let tokens = (PROMPT + scenario.channel.max_tokens).saturating_add(virtual_tokens);
             total.cache += of_cache(architecture, kept, sequences(scenario), tokens);
             if device != DeviceKind::Cpu {
                 let (sequences, prompts) = (sequences(scenario), Limits::default().prompt_tokens);
@@ -183,6 +186,14 @@ fn embedded() -> Option<(Architecture, u64)> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use agents::adapter::{Adapter, AdapterSpec};
+    use agents::engine::Engine;
+    use agents::engine::queue::{Answer, Request, Want};
+    use agents::seed::Seed;
+    use agents::writing::Draw;
 
     use super::*;
 
@@ -228,6 +239,58 @@ mod tests {
             let (architecture, _) = embedded().unwrap();
             let tokens = PROMPT + scenario.channel.max_tokens;
             assert_eq!(cache, of_cache(&architecture, Precision::F32, engine.sequences, tokens));
+        }
+    }
+
+    /// Every text as long as the scenario allows, as many at once as it can ask for.
+    #[test]
+    fn engines_promise_what_is_predicted_also_to_virtual_tokens() {
+        let device = DeviceKind::Cpu;
+        let backbone = Arc::new(builtin::polylogue_tiny(&device.open().unwrap()).unwrap());
+        let name = AgentName::new("reply").unwrap();
+        for (transfer, blocks) in [
+            ("prefix={tokens=40}", 10),
+            ("prompt={tokens=70}", 11),
+            ("ia3={targets=[\"v_proj\"]}", 9),
+        ] {
+            let set = format!("agents.reply.transfer={{{transfer}}}");
+            let scenario = scenario(&[&set, "channel.text.max_tokens=10"]);
+            let plan = &scenario.agents[&name].model().unwrap().transfer;
+            let TransferPlan::Text(method) = plan else { panic!("{plan:?}") };
+            let spec = AdapterSpec { method: method.clone(), head: None };
+            let adapter = Arc::new(Adapter::initial(spec, &backbone, Seed::new(1)).unwrap());
+            let [limits] = super::super::limits(&open(&Devices::default()).unwrap(), &scenario)[..]
+            else {
+                panic!("one device")
+            };
+            let engine = Engine::start_with(limits, || 0).unwrap();
+            let (send, answers) = channel();
+            for episode in 0..limits.sequences as u64 {
+                // No two begin alike, so nothing is kept beside them.
+                let token = |place| (episode * 256 + place) % 2000;
+                let send = send.clone();
+                let request = Request {
+                    key: (0, name.clone(), episode),
+                    backbone: Arc::clone(&backbone),
+                    adapter: Arc::clone(&adapter),
+                    tokens: (0..PROMPT as u64).map(|place| token(place) as u32).collect(),
+                    want: Want::Text(Draw::likeliest(scenario.channel.max_tokens, Vec::new())),
+                    answer: Answer::new(move |got| drop(send.send(got))),
+                };
+                engine.handle().infer(request).unwrap();
+            }
+            // Nobody ends before all have begun, so there is no need to wait for the others.
+            assert!(answers.recv().unwrap().is_ok());
+            let most = engine.handle().usage_at_most();
+            let foretold = predicted(&scenario, &[device])[&device].cache;
+            assert_eq!(
+                (most.running, most.cache_bytes),
+                (limits.sequences as u64, foretold),
+                "{transfer}"
+            );
+            let (architecture, _) = embedded().unwrap();
+            let all = of_cache(&architecture, Precision::F32, 96, 32 * blocks);
+            assert_eq!(foretold, all, "{transfer}");
         }
     }
 
