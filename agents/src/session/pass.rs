@@ -70,6 +70,10 @@ pub(super) struct Given<'a> {
 /// computes together.
 const TOGETHER: usize = 4;
 
+/// So many adapters for each member of a team read their second matrices whole, one after the other, rather
+/// than with the pieces of every product, which would lose to them what they have in their caches.
+const MANY: usize = 4;
+
 /// Maps that read the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
@@ -120,6 +124,9 @@ pub(super) struct Pass<'a> {
     scales: bool,
     /// Whether a sequence has several rows.
     several: bool,
+    /// Whether what follows products is done adapter by adapter once all outputs are there, rather than with
+    /// each piece of a matrix.
+    by_owner: bool,
 }
 
 const MODULES: usize = Module::ALL.len();
@@ -150,7 +157,10 @@ impl<'a> Pass<'a> {
             let most = if given.rows[rows.start].change.is_some() { together } else { 1 };
             groups.extend(rows.clone().step_by(most).map(|row| row..rows.end.min(row + most)));
         }
+        let owners = given.runs.iter().flat_map(|run| &run.shared);
+        let owners = owners.filter(|rows| given.rows[rows.start].change.is_some()).count();
         Self {
+            by_owner: owners >= MANY * given.members,
             groups,
             rounded: [
                 rounded(rounds(Set::Attention) || rounds(Set::Gate), hidden),
@@ -187,23 +197,12 @@ impl<'a> Pass<'a> {
         let member = &mut member;
         let own = &mut Own::default();
         let (count, groups) = (self.given.rows.len(), &self.groups);
-        let key_heads = self.given.architecture.key_heads;
+        let depth = self.given.architecture.depth();
         member.share(count, |row| self.embed(row));
-        for layer in 0..self.given.architecture.depth() {
+        for layer in 0..depth {
             member.share(groups.len(), |item| self.before_attention(&groups[item], layer, own));
             self.project(member, layer, Set::Attention, own);
-            if self.several {
-                member.share(count, |row| {
-                    (0..key_heads).for_each(|head| self.keep(row, layer, head, own));
-                });
-            }
-            member.share(count * key_heads, |item| {
-                let (row, head) = (item / key_heads, item % key_heads);
-                if !self.several {
-                    self.keep(row, layer, head, own);
-                }
-                self.attend(row, layer, head, own);
-            });
+            self.look(member, layer, own);
             self.prepare(member, layer, Set::Output, own);
             self.project(member, layer, Set::Output, own);
             member.share(groups.len(), |item| self.before_gate(&groups[item], layer, own));
@@ -211,13 +210,23 @@ impl<'a> Pass<'a> {
             self.prepare(member, layer, Set::Down, own);
             self.project(member, layer, Set::Down, own);
         }
-        member.share(count, |row| self.finish(row, own));
+        member.share(groups.len(), |item| {
+            if let Some(last) = depth.checked_sub(1) {
+                self.settle_late(&groups[item], last, Set::Down, own);
+            }
+            groups[item].clone().for_each(|row| self.finish(row, own));
+        });
         self.write(member, own);
     }
 
+    /// The run of a row.
+    fn run(&self, row: usize) -> &Run {
+        let all = &self.given.runs;
+        &all[all.partition_point(|run| run.rows.end <= row)]
+    }
+
     fn weights(&self, row: usize) -> &Weights<'a> {
-        let run = self.given.runs.iter().find(|run| run.rows.contains(&row));
-        &self.given.plan.weights[run.map_or(0, |run| run.weights)]
+        &self.given.plan.weights[self.run(row).weights]
     }
 
     fn change(&self, row: usize, layer: usize, module: Module) -> Option<&Change<'a>> {
@@ -277,6 +286,9 @@ impl<'a> Pass<'a> {
         let before =
             layer.checked_sub(1).and_then(|layer| weights.layers[layer].norm(Place::AfterMlp));
         let norm = weights.layers[layer].norm(Place::BeforeAttention);
+        if let Some(layer) = layer.checked_sub(1) {
+            self.settle_late(rows, layer, Set::Down, own);
+        }
         self.enter(rows, [before, norm], Set::Attention, own);
         self.adapt(rows, layer, Set::Attention, own);
     }
@@ -284,6 +296,7 @@ impl<'a> Pass<'a> {
     fn before_gate(&self, rows: &Range<usize>, layer: usize, own: &mut Own) {
         let weights = &self.weights(rows.start).layers[layer];
         let norms = [Place::AfterAttention, Place::BeforeMlp].map(|place| weights.norm(place));
+        self.settle_late(rows, layer, Set::Output, own);
         self.enter(rows, norms, Set::Gate, own);
         self.adapt(rows, layer, Set::Gate, own);
     }
@@ -336,14 +349,20 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A phase for what adapters need of a set's input, where any does.
+    /// A phase for what adapters need of a set's input, where any does, and for a gate that was left.
     fn prepare(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
         let changed =
             |module| self.given.plan.changes.iter().any(|c| c.of(layer, module).is_some());
         let maps = set.maps(&self.given.plan.weights[0].layers[layer]);
-        if maps.iter().any(|map| changed(map.module)) {
+        let gates = set == Set::Down;
+        if self.by_owner && gates || maps.iter().any(|map| changed(map.module)) {
             let groups = &self.groups;
-            member.share(groups.len(), |item| self.adapt(&groups[item], layer, set, own));
+            member.share(groups.len(), |item| {
+                if gates {
+                    self.settle_late(&groups[item], layer, Set::Gate, own);
+                }
+                self.adapt(&groups[item], layer, set, own);
+            });
         }
     }
 

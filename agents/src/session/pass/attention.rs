@@ -3,13 +3,49 @@
 #![expect(unsafe_code, reason = "threads write their own parts of shared activations; see `pass`")]
 
 use super::{Pass, Row, Set};
-use crate::kernel::{Seen, attend, normalize, rotate};
+use crate::kernel::{Member, Seen, attend, normalize, rotate};
 use crate::session::cache::BLOCK;
 use crate::session::change::Own;
 
 impl Pass<'_> {
+    /// Phases for keys, values and attention. A row looks at those before it of its own sequence, so where
+    /// there are any in the pass, all are kept first.
+    pub(super) fn look(&self, member: &mut Member<'_>, layer: usize, own: &mut Own) {
+        let (count, groups) = (self.given.rows.len(), &self.groups);
+        let heads = self.given.architecture.key_heads;
+        let split = |item| (item / heads, item % heads);
+        match (self.several, self.by_owner) {
+            (false, false) => member.share(count * heads, |item| {
+                let (row, head) = split(item);
+                self.keep(row, layer, head, own);
+                self.attend(row, layer, head, own);
+            }),
+            (false, true) => member.share(groups.len(), |item| {
+                self.settle_late(&groups[item], layer, Set::Attention, own);
+                for (row, head) in
+                    groups[item].clone().flat_map(|row| (0..heads).map(move |head| (row, head)))
+                {
+                    self.keep(row, layer, head, own);
+                    self.attend(row, layer, head, own);
+                }
+            }),
+            (true, _) => {
+                member.share(groups.len(), |item| {
+                    self.settle_late(&groups[item], layer, Set::Attention, own);
+                    for row in groups[item].clone() {
+                        (0..heads).for_each(|head| self.keep(row, layer, head, own));
+                    }
+                });
+                member.share(count * heads, |item| {
+                    let (row, head) = split(item);
+                    self.attend(row, layer, head, own);
+                });
+            }
+        }
+    }
+
     /// Norms and rotates the queries and the key of one key head, and keeps key and value.
-    pub(super) fn keep(&self, row: usize, layer: usize, head: usize, own: &mut Own) {
+    fn keep(&self, row: usize, layer: usize, head: usize, own: &mut Own) {
         let architecture = self.given.architecture;
         let (width, epsilon) = (architecture.head_width, architecture.epsilon as f32);
         let (query, key) = (architecture.query_width(), architecture.key_width());
@@ -48,7 +84,7 @@ impl Pass<'_> {
     }
 
     /// Attention of the queries of one key head.
-    pub(super) fn attend(&self, row: usize, layer: usize, head: usize, own: &mut Own) {
+    fn attend(&self, row: usize, layer: usize, head: usize, own: &mut Own) {
         let architecture = self.given.architecture;
         let width = architecture.head_width;
         let (query, key) = (architecture.query_width(), architecture.key_width());

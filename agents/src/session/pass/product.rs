@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use super::{MODULES, Pass, Run, Set, is_scaled};
-use crate::backbone::names::{Module, Place};
-use crate::kernel::{BLOCK, Board, Input, Matrix, Member, Target, gate};
+use crate::backbone::names::Place;
+use crate::kernel::{BLOCK, Board, Input, Member, Target, gate};
 use crate::session::change::{Change, Own};
 use crate::session::plan::Map;
 
@@ -54,20 +54,6 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// What widening the narrow products of some rows reads for some outputs.
-    fn widening(
-        &self,
-        rows: Option<&Range<usize>>,
-        layer: usize,
-        module: Module,
-        outputs: &Range<usize>,
-    ) -> Option<Matrix<'_>> {
-        match self.change(rows?.start, layer, module)? {
-            Change::LowRank(low) => Some(low.widening(outputs.clone())),
-            _ => None,
-        }
-    }
-
     /// The maps of a set that are cut into pieces: the gate and the input of the feed-forward block are
     /// computed together.
     fn apart(&self, run: &Run, layer: usize, set: Set) -> &[Map<'a>] {
@@ -102,19 +88,87 @@ impl<'a> Pass<'a> {
 
     /// Some outputs of a map, for every row of a run.
     fn chunk(&self, piece: &Piece<'_>, own: &mut Own) {
-        let Piece { run, layer, set, ref part, .. } = *piece;
+        let Piece { run, layer, set, place, ref part } = *piece;
+        self.multiply(piece, own);
+        if set == Set::Gate {
+            self.multiply(&Piece { place: 1, part: part.clone(), ..*piece }, own);
+        }
+        if !self.by_owner {
+            let mut shared = run.shared.iter();
+            while let Some(rows) = shared.next() {
+                self.settle(rows, layer, (set, place), part, shared.as_slice().first(), own);
+            }
+        }
+    }
+
+    /// The products of a chunk.
+    fn multiply(&self, piece: &Piece<'_>, own: &mut Own) {
+        let Piece { run, layer, set, place, ref part } = *piece;
+        let map = &set.maps(&self.given.plan.weights[run.weights].layers[layer])[place];
+        let (board, width) = self.input(set);
+        let scaled = self.scales && is_scaled(&self.given, layer, map.module);
+        let (board, rounded) =
+            if scaled { (&self.scaled[place], None) } else { (board, self.rounded(set)) };
+        let count = run.rows.len();
+        // SAFETY: the input was written in an earlier phase, rounded or not.
+        let (x, rounded) = unsafe {
+            let rounded = rounded.map(|rounded| rounded.rows(run.rows.start, count));
+            (board.read(run.rows.start * width..run.rows.end * width), rounded)
+        };
+        let (out, stride) = self.output(set, place);
+        let at = run.rows.start * stride + map.column + part.start;
+        // SAFETY: these outputs of every row are the item's own.
+        let target = unsafe { Target::on(out, at, stride) };
+        let input = Input { x, stride: width, count, rounded };
+        map.matrix.part(part.clone()).product(input, &mut own.scratch, target);
+    }
+
+    /// Where the products of a map go, and how wide a row of it is.
+    fn output(&self, set: Set, place: usize) -> (&Board, usize) {
         let architecture = self.given.architecture;
         let (hidden, inner) = (architecture.hidden, architecture.inner);
-        match set {
-            Set::Attention => {
-                let width = architecture.query_width() + 2 * architecture.key_width();
-                self.multiply(piece, (&self.attention, width), own);
+        match (set, place) {
+            (Set::Attention, _) => {
+                (&self.attention, architecture.query_width() + 2 * architecture.key_width())
             }
+            (Set::Gate, 0) => (&self.gate, inner),
+            (Set::Gate, _) => (&self.up, inner),
+            (Set::Output | Set::Down, _) => (&self.branch, hidden),
+        }
+    }
+
+    /// What follows products for all outputs of a set and rows of one adapter, where it was not done with
+    /// each piece.
+    pub(super) fn settle_late(&self, rows: &Range<usize>, layer: usize, set: Set, own: &mut Own) {
+        if !self.by_owner {
+            return;
+        }
+        let maps = self.apart(self.run(rows.start), layer, set);
+        for (place, map) in maps.iter().enumerate() {
+            self.settle(rows, layer, (set, place), &(0..map.matrix.rows()), None, own);
+        }
+    }
+
+    /// What follows products for some outputs of a map and rows of one adapter: what it adds, bias and scale;
+    /// then the gate, or the sum with the stream. Rows of the adapter after it are `next`.
+    fn settle(
+        &self,
+        rows: &Range<usize>,
+        layer: usize,
+        (set, place): (Set, usize),
+        part: &Range<usize>,
+        next: Option<&Range<usize>>,
+        own: &mut Own,
+    ) {
+        let weights = &self.weights(rows.start).layers[layer];
+        let architecture = self.given.architecture;
+        let (hidden, inner) = (architecture.hidden, architecture.inner);
+        self.change_outputs(rows, layer, (set, place), part, next, own);
+        match set {
+            Set::Attention => {}
             Set::Gate => {
-                self.multiply(piece, (&self.gate, inner), own);
-                let up = Piece { place: 1, part: part.clone(), ..*piece };
-                self.multiply(&up, (&self.up, inner), own);
-                for row in run.rows.clone() {
+                self.change_outputs(rows, layer, (set, 1), part, next, own);
+                for row in rows.clone() {
                     let span = row * inner + part.start..row * inner + part.end;
                     // SAFETY: these outputs of this row are the item's own in all three.
                     let (gated, up, out) = unsafe {
@@ -129,80 +183,65 @@ impl<'a> Pass<'a> {
                 }
             }
             Set::Output | Set::Down => {
-                self.multiply(piece, (&self.branch, hidden), own);
                 let after =
                     if set == Set::Output { Place::AfterAttention } else { Place::AfterMlp };
-                let weights = &self.given.plan.weights[run.weights].layers[layer];
-                if weights.norm(after).is_none() {
-                    for row in run.rows.clone() {
-                        let span = row * hidden + part.start..row * hidden + part.end;
-                        // SAFETY: these numbers of this row are the item's own in both.
-                        let (stream, branch) =
-                            unsafe { (self.stream.write(span.clone()), self.branch.read(span)) };
-                        stream.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
-                    }
+                if weights.norm(after).is_some() {
+                    return;
+                }
+                for row in rows.clone() {
+                    let span = row * hidden + part.start..row * hidden + part.end;
+                    // SAFETY: these numbers of this row are the item's own in both.
+                    let (stream, branch) =
+                        unsafe { (self.stream.write(span.clone()), self.branch.read(span)) };
+                    stream.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
                 }
             }
         }
     }
 
-    /// The products of a chunk, with bias and what adapters change, written to `out`.
-    fn multiply(&self, piece: &Piece<'_>, out: (&Board, usize), own: &mut Own) {
-        let Piece { run, layer, set, place, ref part } = *piece;
-        let map = &set.maps(&self.given.plan.weights[run.weights].layers[layer])[place];
-        let (board, width) = self.input(set);
-        let scaled = self.scales && is_scaled(&self.given, layer, map.module);
-        let (board, rounded) =
-            if scaled { (&self.scaled[place], None) } else { (board, self.rounded(set)) };
-        let count = run.rows.len();
-        // SAFETY: the input was written in an earlier phase, rounded or not.
-        let (x, rounded) = unsafe {
-            let rounded = rounded.map(|rounded| rounded.rows(run.rows.start, count));
-            (board.read(run.rows.start * width..run.rows.end * width), rounded)
-        };
-        let (out, stride) = out;
+    /// What an adapter changes of some outputs of a map, and the bias.
+    fn change_outputs(
+        &self,
+        rows: &Range<usize>,
+        layer: usize,
+        (set, place): (Set, usize),
+        part: &Range<usize>,
+        next: Option<&Range<usize>>,
+        own: &mut Own,
+    ) {
+        let map = &set.maps(&self.weights(rows.start).layers[layer])[place];
+        let (out, stride) = self.output(set, place);
         let at = |row: usize| row * stride + map.column + part.start;
-        let matrix = map.matrix.part(part.clone());
         let start = map.start + part.start;
         let outputs = start..start + part.len();
-        let mut shared = run.shared.iter();
-        let widening = |rows| self.widening(rows, layer, map.module, &outputs);
-        if let Some(first) = widening(shared.as_slice().first()) {
-            first.ask(usize::MAX);
+        let change = self.change(rows.start, layer, map.module);
+        if let Some(next) = next
+            && let Some(Change::LowRank(low)) = self.change(next.start, layer, map.module)
+        {
+            low.widening(outputs.clone()).ask_near();
         }
-        // SAFETY: these outputs of every row are the item's own.
-        let target = |row: usize| unsafe { Target::on(out, at(row), stride) };
-        let input = Input { x, stride: width, count, rounded };
-        matrix.product(input, &mut own.scratch, target(run.rows.start));
-        while let Some(rows) = shared.next() {
-            let change = self.change(rows.start, layer, map.module);
-            // What adapters add comes from memory an adapter ahead: much of it at once would hold up
-            // everything else.
-            if let Some(next) = widening(shared.as_slice().first()) {
-                next.ask_near();
-            }
+        if let Some(Change::LowRank(low)) = change {
+            // SAFETY: narrow products were written in an earlier phase.
+            let x = unsafe { self.narrow.read(self.narrow_span(rows, map.module)) };
+            let narrow = Input { x, stride: MODULES * self.rank, count: rows.len(), rounded: None };
+            // SAFETY: these outputs of every row are the item's own.
+            let target = unsafe { Target::on(out, at(rows.start), stride) };
+            low.widen(narrow, outputs, &mut own.scratch, target);
+        }
+        if change.is_none() && map.bias.is_none() {
+            return;
+        }
+        for row in rows.clone() {
+            // SAFETY: these outputs are the item's own.
+            let outputs = unsafe { out.write(at(row)..at(row) + part.len()) };
             if let Some(Change::LowRank(low)) = change {
-                // SAFETY: narrow products were written in an earlier phase.
-                let x = unsafe { self.narrow.read(self.narrow_span(rows, map.module)) };
-                let stride = MODULES * self.rank;
-                let narrow = Input { x, stride, count: rows.len(), rounded: None };
-                low.widen(narrow, outputs.clone(), &mut own.scratch, target(rows.start));
+                low.stretch(start, outputs);
             }
-            if change.is_none() && map.bias.is_none() {
-                continue;
+            if let Some(bias) = &map.bias {
+                outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
             }
-            for row in rows.clone() {
-                // SAFETY: these outputs are the item's own.
-                let outputs = unsafe { out.write(at(row)..at(row) + part.len()) };
-                if let Some(Change::LowRank(low)) = change {
-                    low.stretch(start, outputs);
-                }
-                if let Some(bias) = &map.bias {
-                    outputs.iter_mut().zip(&bias[part.clone()]).for_each(|(y, bias)| *y += bias);
-                }
-                if let Some(Change::Output(scale)) = change {
-                    outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
-                }
+            if let Some(Change::Output(scale)) = change {
+                outputs.iter_mut().zip(&scale[start..]).for_each(|(y, scale)| *y *= scale);
             }
         }
     }
