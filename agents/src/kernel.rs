@@ -7,6 +7,7 @@
 //! multiply-add, but not in products with blocks. Nothing here knows what a layer is, and nothing is
 //! differentiable.
 
+mod beside;
 mod blocks;
 mod board;
 mod eight;

@@ -13,12 +13,13 @@
 
 use std::marker::PhantomData;
 
+use super::beside::Beside;
 use super::blocks::{Blocks, Format, OnBlocks, Parts, TILE};
 use super::lanes::{Lanes, Portable, from_f16};
 use super::matrix::Target;
 use super::rounded::{BLOCK, Block, GROUP, Rows};
 use super::scales::Scales;
-use super::tile::{Ahead, LINE};
+use super::tile::{Ahead, LINE, Lines};
 
 /// Lanes that multiply integers.
 ///
@@ -154,6 +155,7 @@ pub(super) struct Product<'a> {
     pub(super) kept: Blocks,
     pub(super) input: Rows<'a>,
     pub(super) scratch: &'a mut Scratch,
+    pub(super) beside: &'a mut Beside,
     pub(super) target: Target<'a>,
 }
 
@@ -180,7 +182,7 @@ impl Product<'_> {
     /// As [`Self::run`].
     #[inline(always)]
     unsafe fn tiles<L: Integers, F: Format>(self) {
-        let Self { rows, after, all, input, scratch, target, .. } = self;
+        let Self { rows, after, all, input, scratch, beside, target, .. } = self;
         let blocks = input.width() / BLOCK;
         let bytes = blocks / F::PARTS * F::BYTES;
         let groups = groups(input);
@@ -191,13 +193,14 @@ impl Product<'_> {
         }
         let kept = scratch.blocks.as_mut_ptr();
         let kept = kept.wrapping_add(kept.align_offset(LINE)).cast();
+        beside.begin(rows.div_ceil(TILE) * groups);
         for first in (0..rows).step_by(TILE) {
             let count = (rows - first).min(TILE);
             let mut start = all[first * bytes..(first + count) * bytes].as_ptr();
             let next = start.wrapping_add(TILE * bytes);
             let lines = (TILE * bytes).div_ceil(LINE * blocks);
             let lines = if first + TILE < rows + after { lines } else { 0 };
-            let mut ahead = Ahead::new(next, lines, groups);
+            let mut ahead = Ahead::new(next, lines, groups, beside);
             if count < TILE {
                 scratch.last.clear();
                 scratch.last.extend_from_slice(&all[first * bytes..(first + count) * bytes]);
@@ -292,10 +295,10 @@ struct To<'a> {
 unsafe fn group<L: Integers, F: Format, const M: usize>(
     from: Sixteen<L, F::Scales<L>>,
     x: *const Block,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
     to: To<'_>,
 ) {
-    let lines = ahead.take();
+    let lines = ahead.take(from.blocks);
     // SAFETY: as the caller says.
     unsafe {
         let keep = (from.keep && !from.again).then_some(from.kept);
@@ -324,21 +327,21 @@ unsafe fn group<L: Integers, F: Format, const M: usize>(
 }
 
 /// The products of `M` rows with what was taken so far.
-struct Sums<'a, L: Integers, S, const M: usize> {
+struct Sums<'a, 'b, L: Integers, S, const M: usize> {
     /// The next block of the first row.
     x: *const Block,
     sums: [L; M],
-    ahead: &'a mut Ahead,
+    ahead: &'a mut Ahead<'b>,
     /// How many to ask for with each block.
-    lines: usize,
+    lines: Lines,
     /// Where the next block is kept.
     keep: Option<*mut Loaded<L, S>>,
 }
 
-impl<L: Integers, S: Scales<L>, const M: usize> Parts<L, S> for Sums<'_, L, S, M> {
+impl<L: Integers, S: Scales<L>, const M: usize> Parts<L, S> for Sums<'_, '_, L, S, M> {
     #[inline(always)]
     unsafe fn take(&mut self, tile: L::Tile, scales: S) {
-        self.ahead.ask(self.lines);
+        self.ahead.ask(self.lines, 1);
         // SAFETY: the caller vouches for the processor; no more is taken than a row has blocks, and there is
         // room for as many.
         unsafe {

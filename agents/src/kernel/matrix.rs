@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::beside::Beside;
 use super::eight;
 use super::kept::{Brain, Half, Plain};
 use super::rounded::{Rounded, Rows};
@@ -75,7 +76,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Where it begins and ends.
-    fn span(&self) -> [*const u8; 2] {
+    pub(super) fn span(&self) -> [*const u8; 2] {
         let range = match self.numbers {
             Numbers::F32(all) => bytes(all),
             Numbers::Bf16(all) => bytes(all),
@@ -121,22 +122,26 @@ impl<'a> Matrix<'a> {
     pub(crate) fn product(&self, input: Input<'_>, scratch: &mut Scratch, target: Target<'_>) {
         let Input { x, stride, count, rounded } = input;
         if count == 0 || self.rows == 0 {
+            scratch.beside.end();
             return;
         }
         assert!(stride >= self.width && x.len() >= (count - 1) * stride + self.width);
         assert!(target.count >= (count - 1) * target.stride + self.rows);
         let input = tile::Input { x, stride, count };
         let (rows, width, after) = (self.rows, self.width, self.after);
-        let Scratch { expanded: scratch, eight, .. } = scratch;
+        let Scratch { expanded: scratch, eight, beside, .. } = scratch;
         match self.numbers {
             Numbers::F32(all) => {
-                dispatch(Product { rows, width, after, kept: Plain(all), input, scratch, target });
+                let kept = Plain(all);
+                dispatch(Product { rows, width, after, kept, input, scratch, beside, target });
             }
             Numbers::Bf16(all) => {
-                dispatch(Product { rows, width, after, kept: Brain(all), input, scratch, target });
+                let kept = Brain(all);
+                dispatch(Product { rows, width, after, kept, input, scratch, beside, target });
             }
             Numbers::F16(all) => {
-                dispatch(Product { rows, width, after, kept: Half(all), input, scratch, target });
+                let kept = Half(all);
+                dispatch(Product { rows, width, after, kept, input, scratch, beside, target });
             }
             Numbers::Blocks(kept, all) => {
                 let own;
@@ -149,10 +154,12 @@ impl<'a> Matrix<'a> {
                 };
                 assert!(input.count() == count && input.width() == width);
                 let scratch = eight;
-                let product = eight::Product { rows, after, all, kept, input, scratch, target };
+                let product =
+                    eight::Product { rows, after, all, kept, input, scratch, beside, target };
                 dispatch_integers(product);
             }
         }
+        beside.end();
     }
 }
 
@@ -179,6 +186,8 @@ pub(crate) struct Scratch {
     /// Rows of the matrix in f32.
     expanded: Vec<f32>,
     eight: eight::Scratch,
+    /// What the next product asks for while it goes on.
+    pub(crate) beside: Beside,
     /// Products that are added to others.
     pub(super) wide: Vec<f32>,
 }

@@ -11,13 +11,17 @@
 
 use super::lanes::Lanes;
 use super::matrix::{Input, Matrix, Numbers, Scratch, Target};
-use super::{Task, dispatch};
+use super::tile::LINE;
+use super::{Task, dispatch, prefetch};
 
 /// Numbers of a row that has the loop.
 const SHORT: usize = 8;
 
 /// Outputs that are computed together.
 const TILE: usize = 16;
+
+/// Bytes between what is multiplied and what is asked for.
+const AHEAD: usize = 2048;
 
 /// Rows that are worth turning sixteen rows of the matrix.
 const WORTH_TURNING: usize = 3;
@@ -82,6 +86,9 @@ impl Task for Short<'_> {
             } else {
                 rows.as_ptr()
             };
+            for at in (0..TILE * SHORT * size_of::<f32>()).step_by(LINE) {
+                prefetch(rows.cast::<u8>().wrapping_add(AHEAD + at));
+            }
             // SAFETY: sixteen rows of eight numbers lie at `rows`, every row of the input has eight, and
             // `target` has its outputs; the caller vouches for the processor.
             unsafe {

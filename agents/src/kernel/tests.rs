@@ -105,6 +105,34 @@ fn products_are_those_of_candle_and_the_same_in_any_company() {
 }
 
 #[test]
+fn what_is_asked_for_beside_a_product_is_all_and_changes_nothing() {
+    let (w, x, others) = (numbers(37 * 96, 1), numbers(9 * 96, 2), numbers(1000, 3));
+    let matrix = Matrix::new(Numbers::F32(&w), 37, 96).unwrap();
+    let other = |count: usize| Matrix::new(Numbers::F32(&others[..8 * count]), count, 8).unwrap();
+    let mut scratch = Scratch::default();
+    for count in [125, 3, 1] {
+        scratch.beside.add(&other(count));
+    }
+    for passes in [1, 7, 30] {
+        let mut beside = beside::Beside::default();
+        for count in [125, 3, 1] {
+            beside.add(&other(count));
+        }
+        beside.begin(passes);
+        for _ in 0..passes {
+            let lines = beside.pass(4);
+            (0..4).for_each(|_| beside.ask(lines));
+        }
+        assert_eq!((beside.left(), beside.begun()), (0, 3), "{passes} passes");
+    }
+    let mut y = vec![0.0; 9 * 37];
+    let input = Input { x: &x, stride: 96, count: 9, rounded: None };
+    matrix.product(input, &mut scratch, Target::new(&mut y, 37));
+    assert_eq!(y, product(matrix, &x, 9));
+    assert_eq!((scratch.beside.left(), scratch.beside.begun()), (0, 0));
+}
+
+#[test]
 fn rounding_is_to_the_nearest_of_255_numbers() {
     let block = |x: &[f32]| {
         let one = Rounded::of(x, x.len(), 1, x.len());
@@ -170,7 +198,9 @@ fn every_width_of_instructions_multiplies_integers_alike() {
             let input = unsafe { input.rows(0, count) };
             let scratch = &mut eight::Scratch::default();
             let all = all.as_slice();
-            let product = eight::Product { rows, after: 0, all, kept, input, scratch, target };
+            let beside = &mut Default::default();
+            let product =
+                eight::Product { rows, after: 0, all, kept, input, scratch, beside, target };
             integers_on(processor, product);
             y
         };

@@ -8,6 +8,7 @@
     reason = "inner loops load through pointers within slices that are checked before"
 )]
 
+use super::beside::Beside;
 use super::kept::{Kept, Plain};
 use super::lanes::Lanes;
 use super::matrix::Target;
@@ -42,6 +43,7 @@ pub(super) struct Product<'a, K> {
     pub(super) kept: K,
     pub(super) input: Input<'a>,
     pub(super) scratch: &'a mut Vec<f32>,
+    pub(super) beside: &'a mut Beside,
     pub(super) target: Target<'a>,
 }
 
@@ -50,17 +52,19 @@ impl<K: Kept> Task for Product<'_, K> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let Self { rows, width, after, kept, input, scratch, target } = self;
+        let Self { rows, width, after, kept, input, scratch, beside, target } = self;
         let expand = K::EXPAND && input.count > 2;
         let padded = width.next_multiple_of(16);
         if expand && scratch.len() < TILE * padded {
             scratch.resize(TILE * padded, 0.0);
         }
+        let tiles = rows / TILE + rows % TILE;
+        beside.begin(tiles * input.count.div_ceil(QUAD));
         let mut first = 0;
         while first < rows {
             let tile = if rows - first >= TILE { TILE } else { 1 };
             let (start, bytes) = kept.row(first, width);
-            let mut ahead = Ahead::of(start, bytes, width, input.count);
+            let mut ahead = Ahead::of(start, bytes, width, input.count, beside);
             // One row of f32 numbers keeps memory busy by itself, in an order that processors foresee.
             let foreseen = !K::EXPAND && input.count < QUAD;
             if foreseen || first + AHEAD * TILE >= rows + after {
@@ -75,10 +79,10 @@ impl<K: Kept> Task for Product<'_, K> {
                     }
                     let tile =
                         Tile { start: scratch.as_ptr().cast(), bytes: 4 * padded, rows: tile };
-                    tile.rows::<L, Plain<'_>>(width, input, ahead, first, target);
+                    tile.rows::<L, Plain<'_>>(width, input, &mut ahead, first, target);
                 } else {
                     let tile = Tile { start, bytes, rows: tile };
-                    tile.rows::<L, K>(width, input, ahead, first, target);
+                    tile.rows::<L, K>(width, input, &mut ahead, first, target);
                 }
             }
             first += tile;
@@ -104,44 +108,61 @@ unsafe fn expand_row<L: Lanes, K: Kept>(row: *const u8, width: usize, out: *mut 
 }
 
 /// Memory that is asked for while a tile is multiplied.
-#[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Ahead<'a> {
     next: *const u8,
     /// Lines that are still to be asked for, for each sixteen numbers (or block) of a row.
     left: usize,
     /// How many of them in one pass over the tile.
     each: usize,
+    beside: &'a mut Beside,
 }
 
-impl Ahead {
+/// How many lines of both to ask for with each piece of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Lines([usize; 2]);
+
+impl<'a> Ahead<'a> {
     /// As much as a tile has, after this one.
     #[inline(always)]
-    fn of(start: *const u8, bytes: usize, width: usize, count: usize) -> Self {
+    fn of(
+        start: *const u8,
+        bytes: usize,
+        width: usize,
+        count: usize,
+        beside: &'a mut Beside,
+    ) -> Self {
         let lines = (TILE * bytes * 16).div_ceil(LINE * width);
-        Self::new(start.wrapping_add(AHEAD * TILE * bytes), lines, count.div_ceil(QUAD))
+        let next = start.wrapping_add(AHEAD * TILE * bytes);
+        Self::new(next, lines, count.div_ceil(QUAD), beside)
     }
 
     /// `lines` lines from `next` on for each piece of a row, evenly in so many passes.
     #[inline(always)]
-    pub(super) fn new(next: *const u8, lines: usize, passes: usize) -> Self {
-        Self { next, left: lines, each: lines.div_ceil(passes) }
+    pub(super) fn new(
+        next: *const u8,
+        lines: usize,
+        passes: usize,
+        beside: &'a mut Beside,
+    ) -> Self {
+        Self { next, left: lines, each: lines.div_ceil(passes), beside }
     }
 
-    /// How many for each piece in the next pass.
+    /// How many for each piece in the next pass over so many.
     #[inline(always)]
-    pub(super) fn take(&mut self) -> usize {
+    pub(super) fn take(&mut self, pieces: usize) -> Lines {
         let taken = self.each.min(self.left);
         self.left -= taken;
-        taken
+        Lines([taken, self.beside.pass(pieces)])
     }
 
-    /// Asks for some lines.
+    /// Asks for the lines of so many pieces.
     #[inline(always)]
-    pub(super) fn ask(&mut self, lines: usize) {
-        for _ in 0..lines {
+    pub(super) fn ask(&mut self, Lines([lines, beside]): Lines, pieces: usize) {
+        for _ in 0..pieces * lines {
             prefetch(self.next);
             self.next = self.next.wrapping_add(LINE);
         }
+        self.beside.ask(pieces * beside);
     }
 }
 
@@ -164,7 +185,7 @@ impl Tile {
         self,
         width: usize,
         input: Input<'_>,
-        mut ahead: Ahead,
+        ahead: &mut Ahead<'_>,
         first: usize,
         target: Target<'_>,
     ) {
@@ -175,9 +196,8 @@ impl Tile {
             while done < input.count {
                 let x = at.add(done * input.stride);
                 let left = input.count - done;
-                let lines = ahead.take();
+                let lines = ahead.take((width / 16).max(1));
                 let place = Place { tile: self, x, stride: input.stride, width, lines };
-                let ahead = &mut ahead;
                 let taken = match (self.rows, left) {
                     (TILE, QUAD..) => four::<L, K>(place, ahead, done, first, target),
                     (TILE, 3) => some::<L, K, 3, TILE>(place, ahead, done, first, target),
@@ -200,7 +220,7 @@ struct Place {
     stride: usize,
     width: usize,
     /// Lines to ask for with each sixteen numbers of a row.
-    lines: usize,
+    lines: Lines,
 }
 
 /// `M` rows of the input with `N` rows of the matrix: sixteen running sums for each pair.
@@ -210,7 +230,7 @@ struct Place {
 #[inline(always)]
 unsafe fn running<L: Lanes, K: Kept, const M: usize, const N: usize>(
     p: Place,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
 ) -> [[L; M]; N] {
     // SAFETY: as the caller says; the last, partial sixteen are copied number by number.
     unsafe {
@@ -219,7 +239,7 @@ unsafe fn running<L: Lanes, K: Kept, const M: usize, const N: usize>(
         let whole = p.width / 16 * 16;
         let paired = p.width / 32 * 32;
         for at in (0..paired).step_by(32) {
-            ahead.ask(2 * p.lines);
+            ahead.ask(p.lines, 2);
             let mut xs = [[L::splat(0.0); 2]; M];
             for (m, x) in xs.iter_mut().enumerate() {
                 let from = p.x.add(m * p.stride + at);
@@ -269,7 +289,7 @@ unsafe fn running<L: Lanes, K: Kept, const M: usize, const N: usize>(
 #[inline(always)]
 unsafe fn four<L: Lanes, K: Kept>(
     place: Place,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
     row: usize,
     first: usize,
     target: Target<'_>,
@@ -298,7 +318,7 @@ unsafe fn four<L: Lanes, K: Kept>(
 #[inline(always)]
 unsafe fn some<L: Lanes, K: Kept, const M: usize, const N: usize>(
     place: Place,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
     row: usize,
     first: usize,
     target: Target<'_>,

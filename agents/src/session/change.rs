@@ -97,6 +97,11 @@ fn change<'a, 'g>(update: &'a Update, supply: &mut impl Supply<'a, 'g>) -> Resul
 }
 
 impl LowRank<'_> {
+    /// What [`Self::narrow`] multiplies with.
+    pub(super) fn narrowing(&self) -> &Matrix<'_> {
+        &self.a
+    }
+
     /// What [`Self::widen`] multiplies with for these outputs.
     pub(super) fn widening(&self, outputs: Range<usize>) -> Matrix<'_> {
         self.b.part(outputs)

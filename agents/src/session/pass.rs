@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::Shape;
-use super::change::{Change, Own};
+use super::change::{Change, LowRank, Own};
 use super::plan::{Layer, Map, Plan, Weights};
 use super::turn::Turns;
 use crate::backbone::Architecture;
@@ -351,8 +351,13 @@ impl<'a> Pass<'a> {
 
     /// A phase for what adapters need of a set's input, where any does, and for a gate that was left.
     fn prepare(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
-        let changed =
-            |module| self.given.plan.changes.iter().any(|c| c.of(layer, module).is_some());
+        let changed = |module| {
+            let mut changes = self.given.plan.changes.iter();
+            changes.any(|c| match c.of(layer, module) {
+                Some(Change::LowRank(_)) => !self.by_owner,
+                change => change.is_some(),
+            })
+        };
         let maps = set.maps(&self.given.plan.weights[0].layers[layer]);
         let gates = set == Set::Down;
         if self.by_owner && gates || maps.iter().any(|map| changed(map.module)) {
@@ -371,32 +376,50 @@ impl<'a> Pass<'a> {
         let (board, width) = self.input(set);
         let first = rows.start;
         for (place, map) in set.maps(&self.weights(first).layers[layer]).iter().enumerate() {
-            let change = self.change(first, layer, map.module);
-            let scaled = self.scales && is_scaled(&self.given, layer, map.module);
-            if change.is_none() && !scaled {
-                continue;
+            if !self.by_owner {
+                self.narrow(rows, layer, (set, place), own);
             }
-            // SAFETY: these rows of the input are used by this item only, or were written in an earlier phase.
-            let x = unsafe { board.read(first * width..rows.end * width) };
-            if let Some(Change::LowRank(low)) = change
-                && map.start == 0
-            {
-                let x = kernel::Input { x, stride: width, count: rows.len(), rounded: None };
-                // SAFETY: the narrow products of these rows are the item's own.
-                let out = unsafe { self.narrow.write(self.narrow_span(rows, map.module)) };
-                low.narrow(x, &mut own.scratch, (out, MODULES * self.rank));
-            }
-            if scaled {
-                // SAFETY: the scaled inputs of these rows are the item's own.
-                let out = unsafe { self.scaled[place].write(first * width..rows.end * width) };
+            if self.scales && is_scaled(&self.given, layer, map.module) {
+                // SAFETY: these rows of the input are used by this item only, or were written in an earlier
+                // phase; the scaled inputs of these rows are the item's own.
+                let (x, out) = unsafe {
+                    let span = first * width..rows.end * width;
+                    (board.read(span.clone()), self.scaled[place].write(span))
+                };
                 out.copy_from_slice(x);
-                if let Some(Change::Input(scale)) = change {
+                if let Some(Change::Input(scale)) = self.change(first, layer, map.module) {
                     for out in out.chunks_exact_mut(width) {
                         out.iter_mut().zip(scale.iter()).for_each(|(x, scale)| *x *= scale);
                     }
                 }
             }
         }
+    }
+
+    /// The low-rank change of a map for these rows, if this is where its module begins.
+    fn low_rank(
+        &self,
+        rows: &Range<usize>,
+        layer: usize,
+        (set, place): (Set, usize),
+    ) -> Option<(Module, &LowRank<'a>)> {
+        let map = set.maps(&self.weights(rows.start).layers[layer]).get(place)?;
+        match self.change(rows.start, layer, map.module)? {
+            Change::LowRank(low) if map.start == 0 => Some((map.module, low)),
+            _ => None,
+        }
+    }
+
+    /// Narrow products of rows that have one change.
+    fn narrow(&self, rows: &Range<usize>, layer: usize, (set, place): (Set, usize), own: &mut Own) {
+        let Some((module, low)) = self.low_rank(rows, layer, (set, place)) else { return };
+        let (board, width) = self.input(set);
+        // SAFETY: these rows of the input are used by this item only, or were written in an earlier phase.
+        let x = unsafe { board.read(rows.start * width..rows.end * width) };
+        let x = kernel::Input { x, stride: width, count: rows.len(), rounded: None };
+        // SAFETY: the narrow products of these rows are the item's own.
+        let out = unsafe { self.narrow.write(self.narrow_span(rows, module)) };
+        low.narrow(x, &mut own.scratch, (out, MODULES * self.rank));
     }
 
     /// The narrow products of a module for these rows, with those of other modules between two rows.

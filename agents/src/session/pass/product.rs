@@ -27,8 +27,9 @@ struct Piece<'r> {
 }
 
 impl<'a> Pass<'a> {
-    /// A phase for the maps of a set: the matrices cut into chunks of rows. Who is done before the others
-    /// asks for what it will multiply with in the phase of `next`.
+    /// A phase for the maps of a set: the matrices cut into chunks of rows. With each chunk goes its share of
+    /// adapters' first matrices, where these wait for it, asked for during its products. Who is done before the
+    /// others asks for what it will multiply with in the phase of `next`.
     pub(super) fn project(&self, member: &mut Member<'_>, layer: usize, set: Set, own: &mut Own) {
         let next = match set {
             Set::Attention => Some((layer, Set::Output)),
@@ -39,12 +40,22 @@ impl<'a> Pass<'a> {
             }
             Set::Down => None,
         };
+        let pieces = self.pieces(layer, set);
         let item = |item| {
+            let narrow = self.narrow_beside(layer, set, [item, pieces]);
+            for (rows, place) in narrow.clone() {
+                if let Some((_, low)) = self.low_rank(rows, layer, (set, place)) {
+                    own.scratch.beside.add(low.narrowing());
+                }
+            }
             if let Some(piece) = self.piece(layer, set, item) {
                 self.chunk(&piece, own);
             }
+            for (rows, place) in narrow {
+                self.narrow(rows, layer, (set, place), own);
+            }
         };
-        member.share_and(self.pieces(layer, set), item, |[member, members]| {
+        member.share_and(pieces, item, |[member, members]| {
             let Some((layer, set)) = next else { return };
             let first = member * self.pieces(layer, set) / members;
             if let Some(piece) = self.piece(layer, set, first) {
@@ -52,6 +63,24 @@ impl<'a> Pass<'a> {
                 maps[piece.place].matrix.part(piece.part).ask(ASKED);
             }
         });
+    }
+
+    /// The narrow products that are computed with an item of a phase, one of so many: rows and a place in the
+    /// set for each.
+    fn narrow_beside(
+        &self,
+        layer: usize,
+        set: Set,
+        [item, items]: [usize; 2],
+    ) -> impl Iterator<Item = (&Range<usize>, usize)> + Clone {
+        let places = if self.by_owner {
+            set.maps(&self.given.plan.weights[0].layers[layer]).len()
+        } else {
+            0
+        };
+        let all = self.groups.len() * places;
+        let share = [item, item + 1].map(|item| item * all / items);
+        (share[0]..share[1]).map(move |at| (&self.groups[at / places], at % places))
     }
 
     /// The maps of a set that are cut into pieces: the gate and the input of the feed-forward block are
