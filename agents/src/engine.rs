@@ -18,6 +18,7 @@ pub mod queue;
 pub mod schedule;
 pub mod train;
 mod waiting;
+pub mod witness;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};

@@ -13,8 +13,8 @@ use crate::sampler::Filter;
 use crate::seed::{Seed, Stream};
 use crate::session::{Drawn, Logits, Part, Pick, Session, Slot};
 
-/// How the tokens of a text are drawn, and when it ends.
-#[derive(Debug)]
+/// How the tokens of a text are drawn, and when it ends. A clone draws the same.
+#[derive(Clone, Debug)]
 pub struct Draw {
     /// Longest text in tokens.
     pub max_tokens: usize,

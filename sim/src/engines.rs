@@ -9,6 +9,7 @@ use agents::engine::Engine;
 use agents::engine::meter::{Clock, Usage};
 use agents::engine::queue::{EngineHandle, Key};
 use agents::engine::schedule::Limits;
+use agents::engine::witness::Witness;
 use agents::error::Result;
 
 /// Running engines; dropping them ends their threads.
@@ -50,6 +51,13 @@ impl Engines {
 pub struct EngineHandles(Arc<[EngineHandle]>);
 
 impl EngineHandles {
+    /// The same handles, with somebody who hears what is sent with them.
+    #[must_use]
+    pub fn witnessed(&self, witness: &Arc<dyn Witness>) -> Self {
+        let witnessed = |engine: &EngineHandle| engine.clone().witnessed(Arc::clone(witness));
+        Self(self.0.iter().map(witnessed).collect())
+    }
+
     /// The engine of a device, by its place in the list.
     ///
     /// # Panics

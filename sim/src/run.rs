@@ -17,6 +17,7 @@ use std::sync::Arc;
 use agents::backbone::digest;
 use agents::device::{Device, free_memory};
 use agents::engine::schedule::Limits;
+use agents::engine::witness::Witness;
 use agents::error::ModelError;
 use agents::name::AgentName;
 use agents::seed::Seed;
@@ -156,6 +157,8 @@ pub struct Prepared {
     until: Option<u64>,
     notices: Vec<String>,
     timer: Timer,
+    /// Who hears what the engines are asked.
+    witness: Option<Arc<dyn Witness>>,
 }
 
 /// A device that is in use.
@@ -233,8 +236,8 @@ pub fn prepare(
     let checkpoints = Checkpoints::new(scenario.checkpoints, claim.directory());
     let recorder = Recorder::create(claim)?;
     let stage = Stage::new(scenario, task, members);
-    let (before, until, timer) = (None, None, options.timer);
-    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
+    let (before, until, timer, witness) = (None, None, options.timer, None);
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer, witness })
 }
 
 impl Prepared {
@@ -260,21 +263,34 @@ impl Prepared {
         self.recorder.be_silent();
     }
 
+    /// Has everything that the engines are asked heard by somebody.
+    pub fn witness(&mut self, witness: Arc<dyn Witness>) {
+        self.witness = Some(witness);
+    }
+
+    /// What each engine keeps to, in the order of the devices.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limits> {
+        limits(&self.devices, self.stage.scenario())
+    }
+
     /// Plays the run to its end.
     ///
     /// # Errors
     /// When the society cannot go on or the log cannot be written.
     pub async fn play(self, feed: Feed, control: Control) -> Result<Finished, RunError> {
         let watch = clock::Stopwatch::start();
-        let engines =
-            Engines::start(&limits(&self.devices, self.stage.scenario()), clock::nanoseconds)
-                .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
+        let engines = Engines::start(&self.limits(), clock::nanoseconds)
+            .map_err(|e| RunError::Conduct(ConductError::Society(e.to_string())))?;
         let (ending, ended) = oneshot::channel();
-        let Self { stage, recorder, checkpoints, before, until, timer, .. } = self;
+        let Self { stage, recorder, checkpoints, before, until, timer, witness, .. } = self;
         if before.is_some() {
             resume::catch_up(recorder.directory(), &feed).await;
         }
-        let handles = engines.handles();
+        let mut handles = engines.handles();
+        if let Some(witness) = &witness {
+            handles = handles.witnessed(witness);
+        }
         let agents = recipes(stage.scenario(), stage.members(), &handles, timer);
         let conductor = ConductorArguments {
             stage,

@@ -1,11 +1,11 @@
-"""What the framework costs: a whole society beside the engine's own time on the same requests.
+"""What the framework costs: a whole society beside an engine alone that is given the same requests.
 
-`polylogue run` notes in `times.jsonl` how long the engine's thread was busy with the requests of each tick. The
-rest of the wall time is actors, channel, protocol, events and files. Tokens a second of the society over those of
-the engine alone on the same requests is therefore the share of the time that the engine was busy.
-
-What this does not see: requests that come late make smaller steps, and actors that take a core make steps slower;
-both count as the engine's time here. An engine that had all requests of a run at once might be faster.
+`sim/examples/alone.rs` plays the scenario as `polylogue run` does, with every event recorded, and hears what its
+engine is asked: which prompts, under which weights, with which draws, which steps of which jobs. Then it gives all of
+it at once to an engine without a society. Tokens a second of the society over those of the engine alone are therefore
+the seconds of the engine alone over the seconds of the society. Two engines are asked: one with the society's own
+limits (as many sequences at once as its episodes side by side can need), which is what the society could have had,
+and one with room for 256, which is what the machine could have done if all had been known at once.
 """
 
 import argparse
@@ -16,48 +16,72 @@ import subprocess
 
 import comparison
 
+# What a scenario is changed by: no agent learns while it plays, or as the scenario says.
+PARTS = {"calm": ["triggers=[]"], "learning": []}
+
 
 def play(program, scenario, out, changes):
-    arguments = [program, "run", scenario, "--display", "none", "--out", out]
-    for change in changes:
-        arguments += ["--set", change]
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, cwd=comparison.ROOT)
-    lines = [json.loads(line) for line in (out / "times.jsonl").read_text().splitlines()]
-    # What came before the end of the first tick is loading and warming up.
-    wall = (lines[-1]["milliseconds"] - lines[0]["milliseconds"]) / 1e3
-    total = {}
-    for line in lines[1:]:
-        for key, value in line.get("engine", {}).items():
-            total[key] = total.get(key, 0) + value
-    busy = sum(total[key] for key in ("text_time", "class_time", "training_time")) / 1e9
-    tokens = sum(total[key] for key in ("prompt_tokens", "written_tokens", "class_tokens"))
-    return {"wall": wall, "busy": busy, "tokens": tokens, "steps": total["steps"], "rows": total["rows"],
-            "shared": total["shared_tokens"]}
+    """Both sides once, in seconds and counts."""
+    done = subprocess.run([program, scenario, out, *changes], check=True, stdout=subprocess.PIPE, text=True,
+                          cwd=comparison.ROOT)
+    found = json.loads(done.stdout.splitlines()[-1])
+    lines = [json.loads(line).get("engine", {}) for line in (out / "times.jsonl").read_text().splitlines()]
+    played = {key: sum(line.get(key, 0) for line in lines) for key in found["alone"]["did"]}
+    return found, played
+
+
+def texts(did):
+    """What must be equal on both sides; how much of it prompts shared depends on who was faster."""
+    return did["prompt_tokens"] + did["shared_tokens"], did["written_tokens"], did["class_tokens"]
+
+
+def rows(did):
+    """How many sequences a step had, in the mean."""
+    return did["rows"] / max(did["steps"], 1)
+
+
+def compare(figures, name, scenario, changes, rounds):
+    """A society and its engine alone, in turn, some rounds."""
+    program = comparison.built("POLYLOGUE_ALONE", ["-p", "polylogue-sim", "--example", "alone"], "examples/alone")
+    shares, widest, speeds, alone = [], [], [], []
+    with comparison.work("society") as folder:
+        for turn in range(rounds):
+            found, played = play(program, scenario, pathlib.Path(folder) / f"run{turn}", changes)
+            same, wide = found["alone"], found["wide"]
+            if not texts(played) == texts(same["did"]) == texts(wide["did"]):
+                figures.failed(name, f"not the same texts: {texts(played)}, {texts(same['did'])}, "
+                                     f"{texts(wide['did'])}")
+                return
+            tokens = sum(texts(played))
+            comparison.say(
+                f"{name}, round {turn + 1}: society {found['society']:.2f} s, {rows(played):.1f} sequences a step; "
+                f"engine alone {same['seconds']:.2f} s, {rows(same['did']):.1f}; with room for "
+                f"{wide['sequences']} {wide['seconds']:.2f} s, {rows(wide['did']):.1f}; {tokens} tokens, "
+                f"{same['did']['training_steps']} steps of jobs")
+            shares.append(same["seconds"] / found["society"])
+            widest.append(wide["seconds"] / found["society"])
+            speeds.append(tokens / found["society"])
+            alone.append(tokens / same["seconds"])
+    figures.add(f"{name}.tokens", statistics.median(speeds), "tokens/s")
+    figures.add(f"{name}.engine_alone", statistics.median(alone), "tokens/s")
+    figures.add(f"{name}.ratio.lowest", min(shares), "ratio")
+    figures.add(f"{name}.ratio.highest", max(shares), "ratio")
+    figures.add(f"{name}.ratio", statistics.median(shares), "ratio", at_least=0.9)
+    figures.add(f"{name}.ratio_to_256", statistics.median(widest), "ratio")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all where none is given")
     parser.add_argument("--scenario", type=pathlib.Path, default=comparison.ROOT / "scenarios/customer_service")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--set", action="append", default=["triggers=[]"])
+    parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     figures = comparison.Figures()
-    program = comparison.built("POLYLOGUE", ["-p", "polylogue"], "polylogue")
-    shares, speeds, alone = [], [], []
-    with comparison.work("society") as folder:
-        for turn in range(options.rounds):
-            changes = [*options.set, f"episodes={options.episodes}"]
-            found = play(program, options.scenario, pathlib.Path(folder) / f"run{turn}", changes)
-            comparison.say(f"round {turn + 1}: {found}")
-            shares.append(found["busy"] / found["wall"])
-            speeds.append(found["tokens"] / found["wall"])
-            alone.append(found["tokens"] / found["busy"])
-    figures.add("society.tokens", statistics.median(speeds), "tokens/s")
-    figures.add("society.engine_alone", statistics.median(alone), "tokens/s")
-    figures.add("society.ratio.lowest", min(shares), "ratio")
-    figures.add("society.ratio.highest", max(shares), "ratio")
-    figures.add("society.ratio", statistics.median(shares), "ratio", at_least=0.9)
+    for part in options.parts or PARTS:
+        changes = [*options.set, f"episodes={options.episodes}", *PARTS[part]]
+        compare(figures, f"society.{part}", options.scenario, changes, options.rounds)
     figures.finish()
 
 

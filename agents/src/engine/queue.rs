@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::meter::{Meter, Usage};
 use super::schedule::Limits;
 use super::train::Advance;
+use super::witness::Witness;
 use crate::adapter::Adapter;
 use crate::backbone::Backbone;
 use crate::error::{ModelError, Result};
@@ -112,30 +113,40 @@ pub(crate) enum Command {
 
 /// Sends requests to an engine; to its successor once it was restarted. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EngineHandle(Arc<RwLock<SyncSender<Command>>>, Arc<Meter>);
+pub struct EngineHandle {
+    queue: Arc<RwLock<SyncSender<Command>>>,
+    meter: Arc<Meter>,
+    witness: Option<Arc<dyn Witness>>,
+}
 
 pub(crate) fn channel(meter: Arc<Meter>) -> (EngineHandle, Receiver<Command>) {
     let (sender, receiver) = sync_channel(BOUND);
-    (EngineHandle(Arc::new(RwLock::new(sender)), meter), receiver)
+    (EngineHandle { queue: Arc::new(RwLock::new(sender)), meter, witness: None }, receiver)
 }
 
 impl EngineHandle {
+    /// The same handle, with somebody who hears what is sent with it and with its clones.
+    #[must_use]
+    pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
     /// What the engine has done so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.1.read()
+        self.meter.read()
     }
 
     /// The same, and how full it was at most since this was asked last.
     #[must_use]
     pub fn usage_at_most(&self) -> Usage {
-        self.1.read_most()
+        self.meter.read_most()
     }
 
     /// What the engine keeps to.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.1.limits()
+        self.meter.limits()
     }
 
     /// Asks for a class or a text.
@@ -143,6 +154,9 @@ impl EngineHandle {
     /// # Errors
     /// When the engine has ended or its queue is full.
     pub fn infer(&self, request: Request) -> Result<()> {
+        if let Some(witness) = &self.witness {
+            witness.asked(&request);
+        }
         self.send(Command::Infer(request))
     }
 
@@ -177,6 +191,9 @@ impl EngineHandle {
         snapshot: Option<Arc<JobSnapshot>>,
         answer: Answer<()>,
     ) -> Result<()> {
+        if let Some(witness) = self.witness.as_ref().filter(|_| snapshot.is_none()) {
+            witness.began(job, &backbone, &adapter, &spec);
+        }
         self.send(Command::Start { job, backbone, adapter, spec: Box::new(spec), snapshot, answer })
     }
 
@@ -194,6 +211,10 @@ impl EngineHandle {
     /// # Errors
     /// When the engine has ended or its queue is full.
     pub fn advance_together(&self, jobs: Vec<(u64, Answer<Advance>)>, steps: usize) -> Result<()> {
+        if let Some(witness) = &self.witness {
+            let numbers: Vec<u64> = jobs.iter().map(|(job, _)| *job).collect();
+            witness.advanced(&numbers, steps);
+        }
         self.send(Command::Advance { jobs, steps })
     }
 
@@ -212,13 +233,13 @@ impl EngineHandle {
     /// Leads every clone of this handle to a new queue.
     pub(crate) fn replace(&self) -> Receiver<Command> {
         let (sender, receiver) = sync_channel(BOUND);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sender;
+        *self.queue.write().unwrap_or_else(PoisonError::into_inner) = sender;
         receiver
     }
 
     fn send(&self, command: Command) -> Result<()> {
         // A refused command is dropped here, and its answer with it: the sender hears of it twice.
-        let sender = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         sender.try_send(command).map_err(|refused| match refused {
             TrySendError::Full(_) => ModelError::EngineBusy { bound: BOUND },
             TrySendError::Disconnected(_) => ModelError::EngineStopped,

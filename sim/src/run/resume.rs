@@ -316,8 +316,8 @@ fn afresh(claim: Claim, parts: Parts) -> Result<Prepared, ResumeError> {
     let checkpoints = Checkpoints::new(scenario.checkpoints, claim.directory());
     let recorder = Recorder::create(claim).map_err(RunError::from)?;
     let stage = Stage::new(scenario, task, members);
-    let (before, until, notices, timer) = (None, None, Vec::new(), Timer::default());
-    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
+    let (before, until, notices, timer, witness) = (None, None, Vec::new(), Timer::default(), None);
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer, witness })
 }
 
 /// From a checkpoint.
@@ -350,8 +350,8 @@ fn continued(claim: Claim, parts: Parts, stored: &Stored) -> Result<Prepared, Re
     let checkpoints = Checkpoints::after(plan, &directory, stored).map_err(RunError::from)?;
     let recorder = Recorder::reopen(claim, &stored.manifest.log).map_err(RunError::from)?;
     let (before, until) = (Some(stored.summary()), None);
-    let (notices, timer) = (Vec::new(), Timer::default());
-    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer })
+    let (notices, timer, witness) = (Vec::new(), Timer::default(), None);
+    Ok(Prepared { devices, stage, recorder, checkpoints, before, until, notices, timer, witness })
 }
 
 /// Shows what happened before to whoever watches the rest.
