@@ -1,4 +1,4 @@
-//! The sequences in progress on one backbone, and the beginnings that prompts of one agent share.
+//! The sequences in progress on one backbone, the beginnings that prompts of one agent share, and classes.
 //!
 //! Which beginnings there are is told by [`Beginnings`]; their sequences are opened and closed here.
 
@@ -9,10 +9,12 @@ use super::meter::Meter;
 use super::queue::{Answer, Got, Key, Request, Want};
 use super::schedule::Limits;
 use crate::adapter::Adapter;
+use crate::adapter::head::Pooling;
 use crate::backbone::Backbone;
+use crate::classifying::classify_features;
 use crate::error::{ModelError, Result};
 use crate::name::AgentName;
-use crate::session::{Part, Session, Slot};
+use crate::session::{Part, Session, Slot, Whole};
 use crate::writing::{Draft, Draws, Text};
 
 /// A text in progress.
@@ -98,6 +100,26 @@ impl Desk {
         while let Some(place) = self.running.iter().position(|running| is_dropped(&running.key)) {
             let running = self.running.remove(place);
             self.leave(running, Err(ModelError::Cancelled));
+        }
+    }
+
+    /// Whether [`Self::classify`] can answer under an adapter.
+    pub(super) fn tells_classes(&self, adapter: &Adapter) -> bool {
+        adapter.head().is_some_and(|head| self.session.has_features(adapter, head.pooling))
+    }
+
+    /// Answers requests for a class, side by side in as few passes as they fit into.
+    pub(super) fn classify(&mut self, requests: Vec<Request>) {
+        let texts = requests.iter().map(|request| Whole {
+            adapter: &request.adapter,
+            tokens: &request.tokens,
+            pooling: request.adapter.head().map_or(Pooling::Last, |head| head.pooling),
+        });
+        let texts: Vec<Whole<'_>> = texts.collect();
+        let found = self.session.features(&texts);
+        for (request, found) in requests.into_iter().zip(found) {
+            let got = found.and_then(|features| classify_features(&request.adapter, &features));
+            request.answer.send(got.map(Got::Classes));
         }
     }
 

@@ -3,12 +3,13 @@
 //! ```text
 //!  add ─▶ waiting, by agent ─ admit ─▶ running: reads its prompt in parts ─▶ one token a step ─▶ answer
 //!             │                  ▲ sequences and bytes of cache are bounded
-//!             └─ wants a class ─▶ one pass of its own ─▶ answer
+//!             └─ wants a class ─▶ read at once, beside others that want one ─▶ answer
 //! ```
-//! Nothing a request gets depends on when it came or on who runs beside it: a [`Session`] promises that of
-//! its sequences, each draws from its own stream, and a row that wants a class goes through the network by
-//! itself. So a request begins as soon as there is room for it.
+//! Nothing a request gets depends on when it came or on who runs beside it: a [session](crate::session) promises that of
+//! its sequences and of features, each draws from its own stream, and what a session cannot read goes through
+//! the network by itself. So a request begins as soon as there is room for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -114,7 +115,7 @@ impl Scheduler {
         let meter = Arc::clone(&self.meter);
         let rows = self.classes.in_turn(self.limits.classes);
         if !rows.is_empty() {
-            meter.timed(Phase::Classes, || classify(rows, &meter));
+            meter.timed(Phase::Classes, || self.classify(rows));
         }
         self.admit();
         let limits = self.limits;
@@ -124,6 +125,23 @@ impl Scheduler {
             }
         }
         self.show();
+    }
+
+    /// Answers requests for a class: where weights can be read where they lie, all of a backbone together.
+    fn classify(&mut self, requests: Vec<Request>) {
+        let tokens = requests.iter().map(|request| request.tokens.len()).sum();
+        self.meter.classified(requests.len(), tokens);
+        let mut together: BTreeMap<usize, Vec<Request>> = BTreeMap::new();
+        let mut apart = Vec::new();
+        for request in requests {
+            let place = self.desk(&request.backbone).ok();
+            match place.filter(|&place| self.desks[place].tells_classes(&request.adapter)) {
+                Some(place) => together.entry(place).or_default().push(request),
+                None => apart.push(request),
+            }
+        }
+        together.into_iter().for_each(|(place, requests)| self.desks[place].classify(requests));
+        classify_apart(apart);
     }
 
     /// Begins texts while there is room, first those of the agent that has the fewest in progress and has waited
@@ -206,11 +224,9 @@ enum Begun {
     NoRoom(Box<Ticket<Request>>),
 }
 
-/// Answers rows that want a class. Each goes through the network by itself, side by side on rayon's threads:
-/// padding and neighbours would change the last bits.
-fn classify(requests: Vec<Request>, meter: &Meter) {
-    let tokens = requests.iter().map(|request| request.tokens.len()).sum();
-    meter.classified(requests.len(), tokens);
+/// Answers requests for a class through the network that trains: on a GPU, and for encoders. Each goes by itself,
+/// side by side on rayon's threads: padding and neighbours would change the last bits.
+fn classify_apart(requests: Vec<Request>) {
     let answers: Vec<_> = requests
         .into_par_iter()
         .map(|request| {

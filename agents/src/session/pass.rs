@@ -39,6 +39,25 @@ pub(super) struct Row {
     pub(super) position: usize,
     /// Where its logits go.
     pub(super) wanted: Option<usize>,
+    pub(super) held: Option<Held>,
+}
+
+/// A row whose normed states are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// Where the first of them goes.
+    pub(super) first: usize,
+    /// Whether it has one after every layer, the embeddings first; the last one only otherwise.
+    pub(super) every: bool,
+}
+
+/// What a pass gives.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// `[wanted rows, vocabulary]`.
+    pub(super) logits: Vec<f32>,
+    /// `[states, hidden]`.
+    pub(super) states: Vec<f32>,
 }
 
 /// Rows that share their weights.
@@ -64,6 +83,8 @@ pub(super) struct Given<'a> {
     pub(super) shape: Shape,
     /// How many threads will work on it.
     pub(super) members: usize,
+    /// How many states its rows hold.
+    pub(super) states: usize,
 }
 
 /// Rows of one adapter that are multiplied with its first matrices together, at most: those that a product
@@ -115,6 +136,7 @@ pub(super) struct Pass<'a> {
     rank: usize,
     heads: Board,
     logits: Board,
+    states: Board,
     /// What maps in 8 bits read, rounded: normed, mixed and inner activations, and the heads.
     rounded: [Option<Rounded>; 3],
     rounded_heads: Option<Rounded>,
@@ -181,15 +203,16 @@ impl<'a> Pass<'a> {
             rank,
             heads: Board::new(wanted * hidden),
             logits: Board::plain(wanted * shape.vocabulary),
+            states: Board::plain(given.states * hidden),
             scales: inputs,
             several,
             given,
         }
     }
 
-    /// The logits `[wanted rows, vocabulary]` after every member has done its work.
-    pub(super) fn into_logits(self) -> Vec<f32> {
-        self.logits.into_numbers()
+    /// What was wanted, after every member has done its work.
+    pub(super) fn into_found(self) -> Found {
+        Found { logits: self.logits.into_numbers(), states: self.states.into_numbers() }
     }
 
     /// The work of one member.
@@ -290,6 +313,7 @@ impl<'a> Pass<'a> {
             self.settle_late(rows, layer, Set::Down, own);
         }
         self.enter(rows, [before, norm], Set::Attention, own);
+        rows.clone().for_each(|row| self.hold(row, layer));
         self.adapt(rows, layer, Set::Attention, own);
     }
 
@@ -428,14 +452,33 @@ impl<'a> Pass<'a> {
         at(rows.start)..at(rows.end - 1) + self.rank
     }
 
-    /// The last norm of a row whose logits are wanted.
+    /// Keeps the normed state of a row after so many layers, where it is wanted.
+    fn hold(&self, row: usize, layers: usize) {
+        let Some(Held { first, every }) = self.given.rows[row].held else { return };
+        let last = layers == self.given.architecture.depth();
+        if !every && !last {
+            return;
+        }
+        let at = if every { first + layers } else { first };
+        let hidden = self.given.architecture.hidden;
+        // SAFETY: the states of this row are the item's own.
+        let out = unsafe { self.states.write(at * hidden..(at + 1) * hidden) };
+        self.norm(row, self.weights(row).outer.final_norm.as_deref(), out);
+    }
+
+    /// The last norm of a row whose logits or states are wanted.
     fn finish(&self, row: usize, own: &mut Own) {
-        let Some(place) = self.given.rows[row].wanted else { return };
+        let Row { wanted, held, .. } = self.given.rows[row];
+        if wanted.is_none() && held.is_none() {
+            return;
+        }
         let weights = self.weights(row);
         let last = weights.layers.last().and_then(|layer| layer.norm(Place::AfterMlp));
         if let Some(norm) = last {
             self.add_normed(row, norm, own);
         }
+        self.hold(row, weights.layers.len());
+        let Some(place) = wanted else { return };
         let hidden = self.given.architecture.hidden;
         // SAFETY: this row is the item's own.
         let out = unsafe { self.heads.write(place * hidden..(place + 1) * hidden) };

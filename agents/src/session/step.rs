@@ -1,37 +1,106 @@
 //! A step: which rows go through the layers together, in how many passes, and where their logits are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::Kept;
 use super::drawn::Source;
 use super::logits::Numbers;
-use super::pass::{Given, Input, Pass, Row, Run};
+use super::pass::{Found, Given, Held, Input, Pass, Row, Run};
 use super::plan::{Listing, plan};
-use super::{Logits, Part, Read, Session};
+use super::{Logits, Part, Read, Sequence, Session, Slot};
 use crate::adapter::Adapter;
 use crate::error::Result;
 use crate::kernel;
 
 /// Rows of one pass: more give no faster products, only more memory.
-const MOST_ROWS: usize = 512;
+pub(super) const MOST_ROWS: usize = 512;
 
 /// Products with fewer weights than this are not worth a second thread.
 const WORTH_A_THREAD: usize = 1 << 20;
 
+/// What is wanted of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Nothing,
+    /// The logits after its last token.
+    Logits,
+    /// The normed states of each of its rows: after every layer, the embeddings first, or after the last one only.
+    States {
+        every: bool,
+    },
+}
+
 /// A part that is read directly, and how far it is.
-struct Reading {
-    part: usize,
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) part: usize,
     slot: usize,
     adapter: Option<Arc<Adapter>>,
-    inputs: Vec<Input>,
-    done: usize,
+    pub(super) inputs: Vec<Input>,
+    pub(super) done: usize,
     /// How many of them the present pass takes.
-    taken: usize,
+    pub(super) taken: usize,
     /// Blocks and length at the beginning of the pass.
     kept: Kept,
+    wanted: Wanted,
+    /// Its row among the logits of the present pass.
+    row: Option<usize>,
+    /// Its rows among the states of the present pass.
+    pub(super) states: Range<usize>,
 }
 
 impl Reading {
+    /// Tokens that a sequence reads; its adapter's prompt comes before its first one.
+    pub(super) fn new(
+        (part, slot): (usize, Slot),
+        sequence: &Sequence,
+        kept: &Kept,
+        tokens: impl Iterator<Item = Result<u32>>,
+        wanted: Wanted,
+    ) -> Result<Self> {
+        let adapter = sequence.adapter.clone();
+        let prompt = adapter.as_ref().and_then(|adapter| adapter.prompt());
+        let ahead = match prompt {
+            Some(prompt) if kept.length == 0 => prompt.dim(0)?,
+            _ => 0,
+        };
+        let prompt = (0..ahead).map(|at| Ok(Input::Prompt(at)));
+        let inputs = prompt.chain(tokens.map(|token| token.map(Input::Token)));
+        Ok(Self {
+            part,
+            slot: slot.index,
+            inputs: inputs.collect::<Result<_>>()?,
+            adapter,
+            done: 0,
+            taken: 0,
+            kept: Kept::default(),
+            wanted,
+            row: None,
+            states: 0..0,
+        })
+    }
+
+    /// Whether there is more to read.
+    pub(super) fn goes_on(&self) -> bool {
+        self.done < self.inputs.len()
+    }
+
+    /// Takes up to `room` rows into the present pass, which has so many logits and states already.
+    fn take(&mut self, room: usize, depth: usize, [logits, states]: [&mut usize; 2]) {
+        self.taken = (self.inputs.len() - self.done).min(room);
+        let ends = self.taken > 0 && self.done + self.taken == self.inputs.len();
+        self.row = (ends && self.wanted == Wanted::Logits).then_some(*logits);
+        *logits += usize::from(self.row.is_some());
+        let each = match self.wanted {
+            Wanted::States { every: true } => depth + 1,
+            Wanted::States { every: false } => 1,
+            _ => 0,
+        };
+        self.states = *states..*states + self.taken * each;
+        *states = self.states.end;
+    }
+
     /// The adapter, where it replaces weights.
     fn owner(&self) -> Option<&Adapter> {
         self.adapter.as_deref().filter(|adapter| adapter.owns_weights())
@@ -58,26 +127,13 @@ impl Session {
             match &sequence.read {
                 Read::Apart(_) => apart.push(index),
                 Read::Kept(kept) => {
-                    let adapter = sequence.adapter.clone();
-                    let prompt = adapter.as_ref().and_then(|adapter| adapter.prompt());
-                    let ahead = match prompt {
-                        Some(prompt) if kept.length == 0 => prompt.dim(0)?,
-                        _ => 0,
-                    };
                     let tokens = part.inputs().map(|source| match source {
-                        Source::Here(token) => Ok(Input::Token(token)),
-                        Source::There(all, at) => Ok(Input::Token(all.get(at)?.to_scalar()?)),
+                        Source::Here(token) => Ok(token),
+                        Source::There(all, at) => Ok(all.get(at)?.to_scalar()?),
                     });
-                    let prompt = (0..ahead).map(|at| Ok(Input::Prompt(at)));
-                    reading.push(Reading {
-                        part: index,
-                        slot: part.slot.index,
-                        adapter,
-                        inputs: prompt.chain(tokens).collect::<Result<_>>()?,
-                        done: 0,
-                        taken: 0,
-                        kept: Kept::default(),
-                    });
+                    let wanted = if part.logits { Wanted::Logits } else { Wanted::Nothing };
+                    let who = (index, part.slot);
+                    reading.push(Reading::new(who, sequence, kept, tokens, wanted)?);
                 }
             }
         }
@@ -85,23 +141,26 @@ impl Session {
         // Rows that share weights are neighbours, and of these those that share an adapter.
         reading
             .sort_by_key(|reading| (address(reading.owner()), address(reading.adapter.as_deref())));
-        while reading.iter().any(|reading| reading.done < reading.inputs.len()) {
-            self.pass(parts, &mut reading, &mut logits)?;
+        while reading.iter().any(Reading::goes_on) {
+            let found = self.pass(&mut reading)?;
+            for reading in reading.iter().filter(|reading| reading.taken > 0) {
+                let place = reading.row.map(|row| (logits.passes.len(), row));
+                logits.places[reading.part] = place;
+            }
+            let numbers = found.logits;
+            logits.passes.extend((!numbers.is_empty()).then_some(Numbers::Here(numbers)));
         }
         Ok(logits)
     }
 
     /// Reads up to [`MOST_ROWS`] rows.
-    fn pass(
-        &mut self,
-        parts: &[Part<'_>],
-        reading: &mut [Reading],
-        logits: &mut Logits,
-    ) -> Result<()> {
+    pub(super) fn pass(&mut self, reading: &mut [Reading]) -> Result<Found> {
+        let architecture = Arc::clone(self.backbone.network.architecture());
         let mut room = MOST_ROWS;
         let mut furthest = 0;
+        let (mut logits, mut states) = (0, 0);
         for reading in reading.iter_mut() {
-            reading.taken = (reading.inputs.len() - reading.done).min(room);
+            reading.take(room, architecture.depth(), [&mut logits, &mut states]);
             room -= reading.taken;
             if reading.taken == 0 {
                 continue;
@@ -113,11 +172,9 @@ impl Session {
                 reading.kept = kept.clone();
             }
         }
-        let architecture = Arc::clone(self.backbone.network.architecture());
         self.turns.reach(furthest, &architecture)?;
         let now: Vec<&Reading> = reading.iter().filter(|reading| reading.taken > 0).collect();
-        let found = self.run(parts, &now, logits)?;
-        logits.passes.extend((!found.is_empty()).then_some(Numbers::Here(found)));
+        let found = self.run(&now)?;
         for reading in reading.iter_mut() {
             reading.done += reading.taken;
             reading.kept = Kept::default();
@@ -127,16 +184,11 @@ impl Session {
                 kept.length += reading.taken;
             }
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Runs one pass and gives its logits; notes in `logits` where each part's will be.
-    fn run(
-        &self,
-        parts: &[Part<'_>],
-        reading: &[&Reading],
-        logits: &mut Logits,
-    ) -> Result<Vec<f32>> {
+    /// Runs one pass.
+    fn run(&self, reading: &[&Reading]) -> Result<Found> {
         let mut adapters: Vec<&Adapter> = Vec::new();
         let mut owners: Vec<Option<&Adapter>> = Vec::new();
         let (mut rows, mut runs): (Vec<Row>, Vec<Run>) = (Vec::new(), Vec::new());
@@ -156,17 +208,17 @@ impl Session {
                 let (rows, wanted) = (rows.len()..rows.len(), wanted..wanted);
                 runs.push(Run { rows, weights, wanted, shared: Vec::new() });
             }
-            let last = reading.done + reading.taken == reading.inputs.len();
-            let place = (last && parts[reading.part].logits).then_some(wanted);
-            logits.places[reading.part] = place.map(|row| (logits.passes.len(), row));
-            for (index, &input) in
-                reading.inputs[reading.done..reading.done + reading.taken].iter().enumerate()
-            {
-                let wanted = place.filter(|_| index + 1 == reading.taken);
+            let every = reading.wanted == Wanted::States { every: true };
+            let each = reading.states.len() / reading.taken.max(1);
+            let inputs = &reading.inputs[reading.done..reading.done + reading.taken];
+            for (index, &input) in inputs.iter().enumerate() {
+                let wanted = reading.row.filter(|_| index + 1 == reading.taken);
+                let first = reading.states.start + index * each;
+                let held = (each > 0).then_some(Held { first, every });
                 let position = reading.kept.length + index;
-                rows.push(Row { input, change, sequence, position, wanted });
+                rows.push(Row { input, change, sequence, position, wanted, held });
             }
-            wanted += usize::from(place.is_some());
+            wanted += usize::from(reading.row.is_some());
             if let Some(run) = runs.last_mut() {
                 let first = run.rows.end;
                 run.rows.end = rows.len();
@@ -192,9 +244,10 @@ impl Session {
                 turns: &self.turns,
                 shape: self.shape,
                 members,
+                states: reading.last().map_or(0, |reading| reading.states.end),
             });
             kernel::run(members, |member| pass.work(member));
-            Ok(pass.into_logits())
+            Ok(pass.into_found())
         })
     }
 

@@ -17,6 +17,7 @@ use crate::seed::Seed;
 mod blocks;
 mod company;
 mod drawn;
+mod features;
 #[cfg(feature = "cuda")]
 mod gpu;
 

@@ -267,6 +267,42 @@ fn what_was_read_under_one_generation_is_never_read_under_another() {
 
 /// A classifier's answer is in its own classes, whoever is answered in the same step.
 #[test]
+fn classes_are_those_of_the_network_and_a_bad_text_spoils_no_other() {
+    let backbone = backbone();
+    let name = AgentName::new("agent").unwrap();
+    let mut scheduler = Scheduler::new(Limits::default(), meter());
+    let mut expected = Vec::new();
+    let mut answers = Vec::new();
+    for (episode, method) in
+        [Method::Frozen, Method::Layers { freeze_layers: 2 }, Method::Full].into_iter().enumerate()
+    {
+        let adapter = adapter(&backbone, method, true, episode as u64);
+        for bad in [false, true] {
+            let key = 2 * episode as u64 + u64::from(bad);
+            let (mut asked, answer) = request(&backbone, &(name.clone(), adapter.clone()), key, 0);
+            if bad {
+                asked.tokens.clear();
+            }
+            let text = [asked.tokens.clone()];
+            expected.push(classifying::classify(&backbone, &adapter, &text).ok());
+            scheduler.add(asked);
+            answers.push(answer);
+        }
+    }
+    scheduler.step();
+    for (expected, answer) in expected.into_iter().zip(answers) {
+        let found = answer.recv().unwrap().1;
+        let Some([expected]) = expected.as_deref() else {
+            assert!(found.is_err());
+            continue;
+        };
+        let Got::Classes(found) = found.unwrap() else { panic!("a text") };
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+        assert!((found[0] - 0.5).abs() > 1e-4, "a head that tells nothing: {found:?}");
+    }
+}
+
+#[test]
 fn classifiers_have_classes_of_their_own() {
     let backbone = backbone();
     let agent = |name: &str, labels: &[&str]| {
