@@ -7,6 +7,7 @@ pub use candle_core::Device;
 
 use crate::engine::memory;
 use crate::error::{ModelError, Result, bare};
+use crate::kernel;
 
 /// A device a scenario or a command line can ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,12 @@ impl DeviceKind {
         }
         Ok(opened)
     }
+}
+
+/// Cores that products can use: as many as candle finds, but no more than this process may have.
+#[must_use]
+pub fn cores() -> usize {
+    candle_core::utils::get_num_threads().min(kernel::threads())
 }
 
 /// Bytes that can be allocated on a device now; none where it does not tell.

@@ -1,11 +1,14 @@
-//! What a society costs: it is played, then an engine alone is given the same requests, all at once.
+//! What a society costs: it is played, then an engine alone is asked for the same.
 //!
 //! `alone SCENARIO OUT [KEY=VALUE]...` plays the scenario into the run directory OUT, hears what is asked of its
-//! engine, and asks an engine with the same limits, and one with room for 256 sequences, for the same: classes,
-//! texts, and steps of jobs in their order. Prints one line of JSON. The first clock runs from the first class
-//! or text that is asked for, so without what agents learn before they play, to the end of the run: actors,
-//! protocol, channel, events, files. `tests/peers/run society` sets them beside each other.
+//! engine, and asks an engine with the same limits for the same: classes, texts, and steps of jobs in their order.
+//! Once as nobody but an oracle could, all at once. And once as a program without a society would: what an episode
+//! asks next, it asks when it has its answers, and an episode begins when no more of them are in progress than were
+//! in the society. Prints one line of JSON. The clock of the society runs from the first class or text that is asked
+//! for, so without what agents learn before they play, to the end of the run: actors, protocol, channel, events,
+//! files. `tests/peers/run society` sets them beside each other.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agents::adapter::Adapter;
 use agents::backbone::Backbone;
 use agents::engine::Engine;
-use agents::engine::queue::{Answer, Key, Request, Want};
+use agents::engine::queue::{Answer, EngineHandle, Key, Request, Want};
 use agents::engine::schedule::Limits;
 use agents::engine::witness::Witness;
 use agents::error::ModelError;
@@ -53,11 +56,11 @@ fn main() -> Result<(), Failure> {
     let ended = nanoseconds();
     let heard = std::mem::take(&mut *heard.0.lock().unwrap_or_else(PoisonError::into_inner));
     let society = (ended - heard.began.ok_or("nothing was asked for")?) as f64 / 1e9;
-    let same = ask(&heard, limits)?;
-    let wide = ask(&heard, Limits { sequences: limits.sequences.max(256), ..limits })?;
+    let at_once = timed(limits, |engine| all_at_once(engine, heard.all.clone()))?;
+    let in_turn = timed(limits, |engine| in_turn(engine, heard.all.clone()))?;
     #[expect(clippy::print_stdout, reason = "what the program is for")]
     {
-        println!("{}", json!({ "society": society, "alone": same, "wide": wide }));
+        println!("{}", json!({ "society": society, "in_turn": in_turn, "at_once": at_once }));
     }
     Ok(())
 }
@@ -132,54 +135,143 @@ impl Witness for Heard {
     }
 }
 
-/// Has a new engine do all of it; how long that took, in seconds, and what it counted.
-fn ask(requests: &Requests, limits: Limits) -> Result<Value, Failure> {
+/// Has a new engine do something; how long that took, in seconds, and what it counted.
+fn timed(
+    limits: Limits,
+    work: impl FnOnce(&EngineHandle) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
     let engine = Engine::start_with(limits, nanoseconds)?;
-    let (sender, answers) = channel();
-    let all = requests.all.clone();
     let start = nanoseconds();
+    work(&engine.handle())?;
+    let seconds = (nanoseconds() - start) as f64 / 1e9;
+    Ok(json!({ "seconds": seconds, "did": engine.handle().usage() }))
+}
+
+/// Asks for everything at once, and waits for all answers.
+fn all_at_once(engine: &EngineHandle, all: Vec<Asked>) -> Result<(), Failure> {
+    let (sender, answers) = channel();
     let mut open = 0;
     for asked in all {
-        open += send(&engine, asked, &sender)?;
+        open += send(engine, asked, &sender, None)?;
     }
     for _ in 0..open {
-        answers.recv()??;
+        answers.recv()?.1?;
     }
-    let seconds = (nanoseconds() - start) as f64 / 1e9;
-    Ok(json!({ "seconds": seconds, "sequences": limits.sequences, "did": engine.handle().usage() }))
+    Ok(())
 }
+
+/// An episode: what it asks for, round by round.
+#[derive(Debug, Default)]
+struct Episode {
+    rounds: VecDeque<Vec<Asked>>,
+    /// Answers that it waits for.
+    open: usize,
+    /// How many were in progress in the society when it began, itself included.
+    company: usize,
+}
+
+/// The episodes in the order in which they began, and everything else.
+fn episodes(all: Vec<Asked>) -> (Vec<Episode>, Vec<Asked>) {
+    let mut spans: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
+    let mut asked_in: BTreeMap<(u64, u64), Vec<Asked>> = BTreeMap::new();
+    let mut rest = Vec::new();
+    for asked in all {
+        let Asked::Answer { key: (round, _, episode), .. } = asked else {
+            rest.push(asked);
+            continue;
+        };
+        spans.entry(episode).or_insert([round, round])[1] = round;
+        asked_in.entry((episode, round)).or_default().push(asked);
+    }
+    let mut found: BTreeMap<u64, Episode> = BTreeMap::new();
+    for ((episode, _), asked) in asked_in {
+        found.entry(episode).or_default().rounds.push_back(asked);
+    }
+    for (episode, own) in &mut found {
+        let began = spans[episode][0];
+        own.company = spans.values().filter(|[from, to]| (*from..=*to).contains(&began)).count();
+    }
+    let mut order: Vec<(u64, u64)> = spans.iter().map(|(&e, &[from, _])| (from, e)).collect();
+    order.sort_unstable();
+    let found = order.iter().filter_map(|(_, episode)| found.remove(episode));
+    (found.collect(), rest)
+}
+
+/// Asks as an episode can: the next round when it has its answers.
+fn in_turn(engine: &EngineHandle, all: Vec<Asked>) -> Result<(), Failure> {
+    let (sender, answers) = channel();
+    let (mut episodes, rest) = episodes(all);
+    let mut open = 0;
+    for asked in rest {
+        open += send(engine, asked, &sender, None)?;
+    }
+    let mut running = BTreeSet::new();
+    let mut next = 0;
+    loop {
+        while next < episodes.len() && running.len() < episodes[next].company {
+            running.insert(next);
+            next += 1;
+        }
+        let ready: Vec<usize> =
+            running.iter().copied().filter(|&number| episodes[number].open == 0).collect();
+        for number in ready {
+            let Some(round) = episodes[number].rounds.pop_front() else {
+                running.remove(&number);
+                continue;
+            };
+            for asked in round {
+                episodes[number].open += send(engine, asked, &sender, Some(number))?;
+            }
+        }
+        if next < episodes.len() && running.len() < episodes[next].company {
+            continue;
+        }
+        if running.is_empty() && open == 0 {
+            return Ok(());
+        }
+        let (whose, answer) = answers.recv()?;
+        answer?;
+        match whose {
+            Some(number) => episodes[number].open -= 1,
+            None => open -= 1,
+        }
+    }
+}
+
+/// Whose answer it is, and whether it is one.
+type Answered = (Option<usize>, Result<(), ModelError>);
 
 /// Sends a request on; how many answers it will have.
 fn send(
-    engine: &Engine,
+    engine: &EngineHandle,
     asked: Asked,
-    sender: &Sender<Result<(), ModelError>>,
+    sender: &Sender<Answered>,
+    whose: Option<usize>,
 ) -> Result<usize, Failure> {
-    let handle = engine.handle();
     Ok(match asked {
         Asked::Answer { key, backbone, adapter, tokens, draw } => {
             let want = draw.map_or(Want::Classes, Want::Text);
-            let answer = done(sender);
-            handle.infer(Request { key, backbone, adapter, tokens, want, answer })?;
+            let answer = done(sender, whose);
+            engine.infer(Request { key, backbone, adapter, tokens, want, answer })?;
             1
         }
         Asked::Job { job, backbone, adapter, spec } => {
-            handle.start(job, backbone, adapter, spec, None, done(sender))?;
+            engine.start(job, backbone, adapter, spec, None, done(sender, whose))?;
             1
         }
         Asked::Steps { jobs, steps } => {
-            let jobs: Vec<_> = jobs.into_iter().map(|job| (job, done(sender))).collect();
+            let jobs: Vec<_> = jobs.into_iter().map(|job| (job, done(sender, whose))).collect();
             let answers = jobs.len();
-            handle.advance_together(jobs, steps)?;
+            engine.advance_together(jobs, steps)?;
             answers
         }
     })
 }
 
-fn done<T: Send + 'static>(sender: &Sender<Result<(), ModelError>>) -> Answer<T> {
+fn done<T: Send + 'static>(sender: &Sender<Answered>, whose: Option<usize>) -> Answer<T> {
     let sender = sender.clone();
     Answer::new(move |result: Result<T, ModelError>| {
         // Who measures has gone where nobody receives.
-        let _ = sender.send(result.map(drop));
+        let _ = sender.send((whose, result.map(drop)));
     })
 }

@@ -9,7 +9,7 @@ use agents::backbone::digest::digests;
 use agents::backbone::gguf::Gguf;
 use agents::backbone::{Backbone, builtin};
 use agents::device::Device;
-pub use agents::device::{DeviceKind, Devices};
+pub use agents::device::{DeviceKind, Devices, cores};
 use agents::error::ModelError;
 use agents::hub::{HubError, fetch};
 pub use agents::hub::{HubSettings, Progress as Fetching};

@@ -37,6 +37,7 @@ mod watching;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sim::backbone::cores;
 
 use self::exit_code::Exit;
 
@@ -79,7 +80,7 @@ enum Command {
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let command = Cli::parse().command;
-    one_thread_per_kernel();
+    settle_threads();
     if let Command::Verify(verify::VerifyArguments { threads: Some(threads), .. }) = &command {
         tell_libraries("RAYON_NUM_THREADS", &threads.to_string());
     }
@@ -113,12 +114,15 @@ fn ended(work: impl FnOnce() -> miette::Result<Exit>) -> Exit {
     }
 }
 
-/// Elementwise kernels run on the calling thread: candle's own pool spins while it waits and takes the cores
-/// from the matrix products, which is slower by half on small models (see LOG.md). A user's setting wins.
-fn one_thread_per_kernel() {
-    const NAME: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(NAME).is_none() {
-        tell_libraries(NAME, "1");
+/// Elementwise kernels run on the calling thread: candle's own pool spins while it waits and takes the cores from
+/// the matrix products, which is slower by half on small models. Products have a number of threads that is said
+/// once: else candle asks which cores there are before each of them, on Linux by reading a file, which takes longer
+/// than a small product (figures of both in LOG.md). A user's settings win.
+fn settle_threads() {
+    for (name, count) in [("CANDLE_NUM_THREADS", 1), ("RAYON_NUM_THREADS", cores())] {
+        if std::env::var_os(name).is_none() {
+            tell_libraries(name, &count.to_string());
+        }
     }
 }
 

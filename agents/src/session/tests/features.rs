@@ -67,7 +67,8 @@ fn every_adapter_has_its_features_beside_all_others_and_alone() {
         let expected = of_network(&backbone, whole.adapter, whole.tokens, whole.pooling);
         let worst = difference(&found, &expected);
         assert!(worst < 1e-5, "{:?}: {worst}", whole.adapter);
-        let alone = session(&backbone).with_threads(1).features(&[whole.clone()]).remove(0);
+        let alone =
+            session(&backbone).with_threads(1).features(std::slice::from_ref(whole)).remove(0);
         assert_eq!(bits(&found), bits(&alone.unwrap()));
     }
 }
