@@ -170,31 +170,41 @@ struct Episode {
     company: usize,
 }
 
+/// Rounds after which nobody waits for an episode: what has its number then is another one. Before and after play
+/// the evaluator judges under the same numbers.
+const SILENCE: u64 = 32;
+
 /// The episodes in the order in which they began, and everything else.
 fn episodes(all: Vec<Asked>) -> (Vec<Episode>, Vec<Asked>) {
-    let mut spans: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
-    let mut asked_in: BTreeMap<(u64, u64), Vec<Asked>> = BTreeMap::new();
+    // The present episode of each number, and the first and the last round of every episode.
+    let mut numbers: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut spans: Vec<[u64; 2]> = Vec::new();
+    let mut found: Vec<Episode> = Vec::new();
     let mut rest = Vec::new();
     for asked in all {
-        let Asked::Answer { key: (round, _, episode), .. } = asked else {
+        let Asked::Answer { key: (round, _, number), .. } = asked else {
             rest.push(asked);
             continue;
         };
-        spans.entry(episode).or_insert([round, round])[1] = round;
-        asked_in.entry((episode, round)).or_default().push(asked);
+        let present = numbers.get(&number).copied();
+        let goes_on = present.filter(|&place: &usize| round - spans[place][1] <= SILENCE);
+        let place = goes_on.unwrap_or(found.len());
+        if goes_on.is_none() {
+            numbers.insert(number, place);
+            spans.push([round, 0]);
+            found.push(Episode::default());
+        }
+        let rounds = &mut found[place].rounds;
+        if spans[place][1] != round {
+            rounds.push_back(Vec::new());
+        }
+        spans[place][1] = round;
+        rounds.back_mut().into_iter().for_each(|asks| asks.push(asked.clone()));
     }
-    let mut found: BTreeMap<u64, Episode> = BTreeMap::new();
-    for ((episode, _), asked) in asked_in {
-        found.entry(episode).or_default().rounds.push_back(asked);
+    for (own, [began, _]) in found.iter_mut().zip(&spans) {
+        own.company = spans.iter().filter(|[from, to]| (from..=to).contains(&began)).count();
     }
-    for (episode, own) in &mut found {
-        let began = spans[episode][0];
-        own.company = spans.values().filter(|[from, to]| (*from..=*to).contains(&began)).count();
-    }
-    let mut order: Vec<(u64, u64)> = spans.iter().map(|(&e, &[from, _])| (from, e)).collect();
-    order.sort_unstable();
-    let found = order.iter().filter_map(|(_, episode)| found.remove(episode));
-    (found.collect(), rest)
+    (found, rest)
 }
 
 /// Asks as an episode can: the next round when it has its answers.
