@@ -14,7 +14,10 @@ use agents::error::Result;
 
 /// Running engines; dropping them ends their threads.
 #[derive(Debug)]
-pub struct Engines(Vec<Engine>);
+pub struct Engines {
+    all: Vec<Engine>,
+    witness: Option<Arc<dyn Witness>>,
+}
 
 impl Engines {
     /// Starts one with each of the limits.
@@ -23,7 +26,13 @@ impl Engines {
     /// When the system refuses another thread.
     pub fn start(limits: &[Limits], clock: Clock) -> Result<Self> {
         let start = |limits: &Limits| Engine::start_with(*limits, clock);
-        limits.iter().map(start).collect::<Result<_>>().map(Self)
+        Ok(Self { all: limits.iter().map(start).collect::<Result<_>>()?, witness: None })
+    }
+
+    /// The same with somebody who hears what they are asked from now on.
+    #[must_use]
+    pub fn witnessed(self, witness: Option<Arc<dyn Witness>>) -> Self {
+        Self { witness, ..self }
     }
 
     /// Puts a new thread in the place of each.
@@ -31,7 +40,7 @@ impl Engines {
     /// # Errors
     /// When the system refuses another thread.
     pub fn restart(&mut self) -> Result<()> {
-        for engine in &mut self.0 {
+        for engine in &mut self.all {
             // One that still works ends after its present step; one that hangs is left behind.
             let _ = engine.handle().lose();
             engine.restart()?;
@@ -42,7 +51,11 @@ impl Engines {
     /// Handles to send requests with.
     #[must_use]
     pub fn handles(&self) -> EngineHandles {
-        EngineHandles(self.0.iter().map(Engine::handle).collect())
+        let handle = |engine: &Engine| match &self.witness {
+            Some(witness) => engine.handle().witnessed(Arc::clone(witness)),
+            None => engine.handle(),
+        };
+        EngineHandles(self.all.iter().map(handle).collect())
     }
 }
 
@@ -51,13 +64,6 @@ impl Engines {
 pub struct EngineHandles(Arc<[EngineHandle]>);
 
 impl EngineHandles {
-    /// The same handles, with somebody who hears what is sent with them.
-    #[must_use]
-    pub fn witnessed(&self, witness: &Arc<dyn Witness>) -> Self {
-        let witnessed = |engine: &EngineHandle| engine.clone().witnessed(Arc::clone(witness));
-        Self(self.0.iter().map(witnessed).collect())
-    }
-
     /// The engine of a device, by its place in the list.
     ///
     /// # Panics

@@ -287,10 +287,8 @@ impl Prepared {
         if before.is_some() {
             resume::catch_up(recorder.directory(), &feed).await;
         }
-        let mut handles = engines.handles();
-        if let Some(witness) = &witness {
-            handles = handles.witnessed(witness);
-        }
+        let engines = engines.witnessed(witness);
+        let handles = engines.handles();
         let agents = recipes(stage.scenario(), stage.members(), &handles, timer);
         let conductor = ConductorArguments {
             stage,

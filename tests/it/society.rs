@@ -1,7 +1,16 @@
 //! Whole runs of the customer-service society with the embedded model.
 
-use polylogue_tests::{Ran, events, run, shared_data, shared_model};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use agents::adapter::Adapter;
+use agents::backbone::Backbone;
+use agents::engine::queue::{Request, Want};
+use agents::engine::witness::Witness;
+use agents::learning::job::JobSpec;
+use polylogue_tests::{Ran, SMALL, events, play, prepared, root, run, shared_data, shared_model};
 use sim::event::{Event, EventKind, Phase, Said};
+use sim::work::{TickWork, Usage};
 
 fn count(events: &[Event], is: impl Fn(&EventKind) -> bool) -> usize {
     events.iter().filter(|event| is(&event.kind)).count()
@@ -145,4 +154,58 @@ fn an_encoder_of_somebody_else_reads_while_our_decoder_writes() {
     assert_eq!(backbones, ["mini", "base", "mini"]);
     let classified = |k: &EventKind| matches!(k, EventKind::MessageDelivered { said: Said::Label { confidence, .. }, .. } if *confidence > 0.0);
     assert_eq!(count(&events, classified), 4 + 2 * 2);
+}
+
+/// How much was asked of the engines: classes, texts, jobs begun, and steps of jobs at most.
+#[derive(Debug, Default)]
+struct Asked([AtomicUsize; 4]);
+
+impl Asked {
+    fn add(&self, what: usize, count: usize) {
+        self.0[what].fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Witness for Asked {
+    fn asked(&self, request: &Request) {
+        self.add(usize::from(matches!(request.want, Want::Text(_))), 1);
+    }
+
+    fn began(&self, _: u64, _: &Arc<Backbone>, _: &Arc<Adapter>, _: &JobSpec) {
+        self.add(2, 1);
+    }
+
+    fn advanced(&self, jobs: &[u64], steps: usize) {
+        self.add(3, jobs.len() * steps);
+    }
+}
+
+#[test]
+fn who_listens_hears_all_that_the_engine_is_asked() {
+    let (mut prepared, directory) =
+        prepared(&root().join("scenarios/customer_service"), &SMALL).unwrap();
+    let asked = Arc::new(Asked::default());
+    prepared.witness(Arc::clone(&asked) as Arc<dyn Witness>);
+    play(prepared).unwrap();
+    let log = std::fs::read_to_string(directory.path().join("events.jsonl")).unwrap();
+    let (mut classes, mut texts, mut jobs) = (0, 0, 0);
+    for event in events(&log) {
+        match event.kind {
+            EventKind::MessageDelivered { said: Said::Text { .. }, .. } => texts += 1,
+            EventKind::MessageDelivered { .. } => classes += 1,
+            EventKind::TrainingStarted { .. } => jobs += 1,
+            _ => {}
+        }
+    }
+    let times = std::fs::read_to_string(directory.path().join("times.jsonl")).unwrap();
+    let ticks = times.lines().map(|line| serde_json::from_str::<TickWork>(line).unwrap().engine);
+    let did = ticks.fold(Usage::default(), |all, tick| all.and(&tick));
+    let [heard_classes, heard_texts, heard_jobs, heard_steps] =
+        asked.0.each_ref().map(|count| count.load(Ordering::Relaxed));
+    assert!(texts > 0 && jobs > 3, "{texts} texts, {jobs} jobs");
+    assert_eq!((heard_texts, heard_jobs), (texts, jobs));
+    // The evaluator is measured on the holdout as well, which are no messages.
+    assert_eq!(heard_classes as u64, did.classes);
+    assert!(heard_classes > classes);
+    assert!(heard_steps as u64 >= did.training_steps && did.training_steps > 0);
 }
