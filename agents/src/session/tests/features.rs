@@ -58,18 +58,25 @@ fn every_adapter_has_its_features_beside_all_others_and_alone() {
         })
         .collect();
     assert!(texts.iter().map(Vec::len).sum::<usize>() > step::MOST_ROWS);
-    let mut busy = session(&backbone).with_threads(3);
-    busy.parameters = usize::MAX / 1024;
-    let together = busy.features(&all);
-    assert_eq!(busy.held(), 0, "nothing is kept");
-    for (whole, found) in all.iter().zip(together) {
-        let found = found.unwrap();
-        let expected = of_network(&backbone, whole.adapter, whole.tokens, whole.pooling);
-        let worst = difference(&found, &expected);
-        assert!(worst < 1e-5, "{:?}: {worst}", whole.adapter);
-        let alone =
-            session(&backbone).with_threads(1).features(std::slice::from_ref(whole)).remove(0);
-        assert_eq!(bits(&found), bits(&alone.unwrap()));
+    let alone: Vec<Vec<u32>> = (all.iter())
+        .map(|whole| {
+            let mut session = session(&backbone).with_threads(1);
+            let found = session.features(std::slice::from_ref(whole)).remove(0).unwrap();
+            let expected = of_network(&backbone, whole.adapter, whole.tokens, whole.pooling);
+            let worst = difference(&found, &expected);
+            assert!(worst < 1e-5, "{:?}: {worst}", whole.adapter);
+            bits(&found)
+        })
+        .collect();
+    // One thread has so many adapters that they are read one after the other, three have few.
+    for threads in [1, 3] {
+        let mut busy = session(&backbone).with_threads(threads);
+        busy.parameters = usize::MAX / 1024;
+        let together = busy.features(&all);
+        assert_eq!(busy.held(), 0, "nothing is kept");
+        for ((whole, found), alone) in all.iter().zip(together).zip(&alone) {
+            assert_eq!(&bits(&found.unwrap()), alone, "{threads} threads, {:?}", whole.adapter);
+        }
     }
 }
 
