@@ -103,24 +103,27 @@ impl Desk {
         }
     }
 
-    /// Whether [`Self::classify`] can answer under an adapter.
-    pub(super) fn tells_classes(&self, adapter: &Adapter) -> bool {
-        adapter.head().is_some_and(|head| self.session.has_features(adapter, head.pooling))
-    }
-
-    /// Answers requests for a class, side by side in as few passes as they fit into.
-    pub(super) fn classify(&mut self, requests: Vec<Request>) {
+    /// Answers requests for a class, side by side in as few passes as they fit into; gives back those that only
+    /// the network can read.
+    pub(super) fn classify(&mut self, requests: Vec<Request>) -> Vec<Request> {
+        let has_head = |request: &Request| request.adapter.head().is_some();
+        let (requests, mut left): (Vec<_>, Vec<_>) = requests.into_iter().partition(has_head);
         let texts = requests.iter().map(|request| Whole {
             adapter: &request.adapter,
             tokens: &request.tokens,
-            pooling: request.adapter.head().map_or(Pooling::Last, |head| head.pooling),
+            pooling: request.adapter.head().map_or_else(Pooling::default, |head| head.pooling),
         });
         let texts: Vec<Whole<'_>> = texts.collect();
         let found = self.session.features(&texts);
         for (request, found) in requests.into_iter().zip(found) {
+            let Some(found) = found else {
+                left.push(request);
+                continue;
+            };
             let got = found.and_then(|features| classify_features(&request.adapter, &features));
             request.answer.send(got.map(Got::Classes));
         }
+        left
     }
 
     /// Begins a text; false where it was answered at once. `spare` is how many bytes may go into a beginning.

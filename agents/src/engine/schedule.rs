@@ -134,13 +134,14 @@ impl Scheduler {
         let mut together: BTreeMap<usize, Vec<Request>> = BTreeMap::new();
         let mut apart = Vec::new();
         for request in requests {
-            let place = self.desk(&request.backbone).ok();
-            match place.filter(|&place| self.desks[place].tells_classes(&request.adapter)) {
-                Some(place) => together.entry(place).or_default().push(request),
-                None => apart.push(request),
+            match self.desk(&request.backbone) {
+                Ok(place) => together.entry(place).or_default().push(request),
+                Err(_) => apart.push(request),
             }
         }
-        together.into_iter().for_each(|(place, requests)| self.desks[place].classify(requests));
+        for (place, requests) in together {
+            apart.extend(self.desks[place].classify(requests));
+        }
         classify_apart(apart);
     }
 

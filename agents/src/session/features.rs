@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::step::{MOST_ROWS, Reading, Wanted};
+use super::step::{MOST_ROWS, Reading, Wanted, neighbours};
 use super::{Part, Read, Session, Slot};
 use crate::adapter::Adapter;
 use crate::adapter::head::Pooling;
@@ -68,21 +68,13 @@ impl Gathered {
 }
 
 impl Session {
-    /// Whether [`Self::features`] can read texts under this adapter, for a head of this pooling.
-    pub(crate) fn has_features(&self, adapter: &Adapter, pooling: Pooling) -> bool {
-        pooling != Pooling::Pooler && self.is_direct(Some(adapter))
-    }
-
     /// Features of texts, `[hidden]`, or with [`Pooling::Layers`] `[(layers + 2) · hidden]`; each text has an answer
-    /// of its own. As many texts as a pass has rows for are in memory at once.
-    pub(crate) fn features(&mut self, texts: &[Whole<'_>]) -> Vec<Result<Vec<f32>>> {
-        let mut found: Vec<Option<Result<Vec<f32>>>> = texts.iter().map(|_| None).collect();
+    /// of its own, or none where only the network can read it. As many texts as a pass has rows for are in memory
+    /// at once.
+    pub(crate) fn features(&mut self, texts: &[Whole<'_>]) -> Vec<Option<Result<Vec<f32>>>> {
+        let mut found: Vec<_> = texts.iter().map(|_| None).collect();
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        // Texts that share weights are neighbours, and of these those that share an adapter.
-        order.sort_by_key(|&text| {
-            let adapter = texts[text].adapter;
-            (adapter.owns_weights(), Arc::as_ptr(adapter).addr(), text)
-        });
+        order.sort_by_key(|&text| neighbours(Some(texts[text].adapter.as_ref())));
         let rows = |text: &usize| texts[*text].tokens.len() + texts[*text].adapter.virtual_tokens();
         let mut left = order.as_slice();
         while !left.is_empty() {
@@ -97,8 +89,7 @@ impl Session {
             self.read_together(texts, now, &mut found);
             left = later;
         }
-        let missing = || Err(ModelError::Step("a text got no features".to_owned()));
-        found.into_iter().map(|found| found.unwrap_or_else(missing)).collect()
+        found
     }
 
     /// Reads these texts side by side.
@@ -116,7 +107,8 @@ impl Session {
             let slot = self.open(Some(Arc::clone(adapter)));
             slots.push(slot);
             match self.whole((text, slot), tokens, pooling) {
-                Ok(own) => {
+                Ok(None) => {}
+                Ok(Some(own)) => {
                     let ahead = own.inputs.len() - tokens.len();
                     reading.push(own);
                     gathered.push((text, Gathered::new(pooling, ahead)));
@@ -140,16 +132,22 @@ impl Session {
         slots.into_iter().for_each(|slot| self.close(slot));
     }
 
-    /// A whole text to be read by a new sequence.
-    fn whole(&self, who: (usize, Slot), tokens: &[u32], pooling: Pooling) -> Result<Reading> {
-        self.check(&[Part::new(who.1, tokens, false)])?;
+    /// A whole text to be read by a new sequence; none where its weights cannot be read where they lie.
+    fn whole(
+        &self,
+        who: (usize, Slot),
+        tokens: &[u32],
+        pooling: Pooling,
+    ) -> Result<Option<Reading>> {
         let sequence = self.sequence(who.1)?;
-        let Read::Kept(kept) = &sequence.read else {
-            let reason = "its weights cannot be read where they lie".to_owned();
-            return Err(ModelError::Incompatible { doing: "read a text", reason });
-        };
+        let Read::Kept(kept) = &sequence.read else { return Ok(None) };
+        if pooling == Pooling::Pooler {
+            return Ok(None);
+        }
+        self.check(&[Part::new(who.1, tokens, false)])?;
         let wanted = Wanted::States { every: pooling == Pooling::Layers };
-        Reading::new(who, sequence, kept, tokens.iter().map(|&token| Ok(token)), wanted)
+        let tokens = tokens.iter().map(|&token| Ok(token));
+        Reading::new(who, sequence, kept, tokens, wanted).map(Some)
     }
 
     fn gather(&mut self, reading: &mut [Reading], into: &mut [(usize, Gathered)]) -> Result<()> {

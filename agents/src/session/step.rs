@@ -103,8 +103,17 @@ impl Reading {
 
     /// The adapter, where it replaces weights.
     fn owner(&self) -> Option<&Adapter> {
-        self.adapter.as_deref().filter(|adapter| adapter.owns_weights())
+        owner(self.adapter.as_deref())
     }
+}
+
+fn owner(adapter: Option<&Adapter>) -> Option<&Adapter> {
+    adapter.filter(|adapter| adapter.owns_weights())
+}
+
+/// What rows are sorted by: those that share weights are neighbours, and of these those that share an adapter.
+pub(super) fn neighbours(adapter: Option<&Adapter>) -> [usize; 2] {
+    [address(owner(adapter)), address(adapter)]
 }
 
 fn address(adapter: Option<&Adapter>) -> usize {
@@ -138,9 +147,7 @@ impl Session {
             }
         }
         self.read_apart(parts, apart, &mut logits)?;
-        // Rows that share weights are neighbours, and of these those that share an adapter.
-        reading
-            .sort_by_key(|reading| (address(reading.owner()), address(reading.adapter.as_deref())));
+        reading.sort_by_key(|reading| neighbours(reading.adapter.as_deref()));
         while reading.iter().any(Reading::goes_on) {
             let found = self.pass(&mut reading)?;
             for reading in reading.iter().filter(|reading| reading.taken > 0) {
